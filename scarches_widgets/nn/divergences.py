@@ -1,0 +1,56 @@
+"""Normal distributions in latent space, and how far distributions lie apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .noise import Noise
+
+# of trVAE: Lotfollahi et al. 2020, doi:10.1093/bioinformatics/btaa800
+MMD_BANDWIDTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 5, 10, 15, 20, 25, 30, 35, 100, 1e3, 1e4, 1e5, 1e6)
+
+
+class Normal(NamedTuple):
+    """Independent normal distributions, one per cell and dimension."""
+
+    mean: Tensor  # (cells, dimensions)
+    variance: Tensor  # (cells, dimensions), positive
+
+    def rsample(self, noise: Noise | None = None) -> Tensor:
+        """A draw through which gradients flow; the mean, if no noise is given."""
+        return self.mean if noise is None else self.mean + self.variance.sqrt() * noise.normal_like(self.mean)
+
+
+def kl_to_standard_normal(q: Normal) -> Tensor:
+    """KL(q ‖ N(0, 1)) in nats, elementwise: ½ (variance + mean² − 1 − log variance)."""
+    return 0.5 * (q.variance + q.mean.square() - 1 - q.variance.log())
+
+
+def kl_between_normals(q: Normal, p: Normal) -> Tensor:
+    """KL(q ‖ p) in nats, elementwise."""
+    return 0.5 * ((q.variance + (q.mean - p.mean).square()) / p.variance - 1 - (q.variance / p.variance).log())
+
+
+def maximum_mean_discrepancy(a: Tensor, b: Tensor, bandwidths: Sequence[float] = MMD_BANDWIDTHS) -> Tensor:
+    """Squared maximum mean discrepancy between two samples, under a sum of Gaussian kernels.
+
+    The biased estimator of Gretton et al. 2012 (JMLR 13): mean k(a, a') + mean k(b, b') − 2 mean k(a, b), with
+    k(a, b) = Σ exp(−|a − b|² / (2 · bandwidth)). It is zero when the samples are equal.
+
+    Parameters
+    ----------
+    a, b
+        Samples, (cells of a, dimensions) and (cells of b, dimensions).
+    bandwidths
+        One per kernel, in units of squared distance.
+    """
+
+    def mean_kernel(u: Tensor, v: Tensor) -> Tensor:
+        squared = torch.cdist(u, v, compute_mode="donot_use_mm_for_euclid_dist").square()
+        return sum(torch.exp(-squared / (2 * bandwidth)).mean() for bandwidth in bandwidths)
+
+    return mean_kernel(a, a) + mean_kernel(b, b) - 2 * mean_kernel(a, b)

@@ -1,0 +1,180 @@
+"""Layers that know about experimental batches, and that grow when a query brings new ones.
+
+Published networks append a one-hot code of the batch to a layer's input:
+
+    weight @ [features | onehot(batch) | onehot(covariate 1) | …] + bias
+
+which is the same as adding one row per category to the layer's output. Here these rows are tables of their own
+(`CategoryTable`), one per categorical variable and one *block of rows per surgery* within it. The rows that a reference
+has learned and the rows that a query adds are then different parameters: weight decay and momentum of the query's
+training cannot touch the reference, and no column can end up under another variable's name.
+
+Every layer draws its initial weights in `initialize(generator)`, never in its constructor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .divergences import Normal
+from .noise import Noise
+
+Categories = Mapping[str, Tensor]  # variable -> code of each cell's level, int64 (cells,)
+
+
+def initialize(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw the initial weights of `module` and of all its parts, in the order in which they were made."""
+    for part in module.modules():
+        if hasattr(part, "initialize"):
+            part.initialize(generator)
+
+
+class CategoryTable(nn.Module):
+    """One learned row per level of a categorical variable, (levels, features); one block of rows per surgery."""
+
+    def __init__(self, variable: str, n_levels: int, n_features: int):
+        super().__init__()
+        self.variable = variable
+        self.blocks = nn.ParameterList([nn.Parameter(torch.zeros(n_levels, n_features))])
+
+    def grow(self, n_new: int) -> None:
+        """Append a block of `n_new` rows, each the mean of the rows so far: a new batch starts as an average one."""
+        mean = self.rows().detach().mean(0)
+        self.blocks.append(nn.Parameter(mean.repeat(n_new, 1)))
+
+    def rows(self) -> Tensor:
+        """All blocks, (levels, features)."""
+        return self.blocks[0] if len(self.blocks) == 1 else torch.cat(list(self.blocks))
+
+    def forward(self, categories: Categories) -> Tensor:
+        """Each cell's row, (cells, features)."""
+        return F.embedding(categories[self.variable], self.rows())
+
+
+class ConditionalLinear(nn.Module):
+    """`weight @ features + bias`, plus one row per category of each variable in `levels`.
+
+    Parameters
+    ----------
+    n_in, n_out
+        Width of the features and of the output.
+    levels
+        How many levels each categorical variable has; empty for an ordinary linear layer.
+    """
+
+    def __init__(self, n_in: int, n_out: int, levels: Mapping[str, int] | None = None):
+        super().__init__()
+        levels = levels or {}
+        n_one_hot = sum(n for n in levels.values() if n > 1)
+        self.bound = 1 / math.sqrt(n_in + n_one_hot)  # torch's bound for a linear layer fed with the one-hot codes too
+        self.weight = nn.Parameter(torch.zeros(n_out, n_in))
+        self.bias = nn.Parameter(torch.zeros(n_out))
+        self.offsets = nn.ModuleList(CategoryTable(variable, n, n_out) for variable, n in levels.items())
+        for offset in self.offsets:
+            if levels[offset.variable] == 1:
+                # the row of an only level could but double the bias; it stays zero, for a query's rows to differ from
+                offset.blocks[0].requires_grad_(False)
+
+    def initialize(self, generator: torch.Generator) -> None:
+        for parameter in (self.weight, self.bias, *(offset.blocks[0] for offset in self.offsets)):
+            if parameter.requires_grad:
+                nn.init.uniform_(parameter, -self.bound, self.bound, generator=generator)
+
+    def forward(self, features: Tensor, categories: Categories | None = None) -> Tensor:
+        output = F.linear(features, self.weight, self.bias)
+        for offset in self.offsets:
+            output = output + offset(categories)
+        return output
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation over cells. Once `frozen`, it uses the stored statistics, in training too."""
+
+    frozen = False
+
+    def train(self, mode: bool = True) -> BatchNorm:
+        return super().train(mode and not self.frozen)
+
+
+class Dropout(nn.Module):
+    """Dropout with the step's own noise. Once `frozen`, it passes everything through."""
+
+    frozen = False
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, values: Tensor, noise: Noise | None) -> Tensor:
+        if self.frozen or not self.training or self.rate == 0:
+            return values
+        kept = 1 - self.rate
+        return values * noise.kept_like(values, kept).div_(kept)
+
+
+class MLP(nn.Module):
+    """Hidden layers: linear, normalisation, ReLU, dropout; the categories enter the first one, or every one.
+
+    Parameters
+    ----------
+    n_in, n_hidden, n_layers
+        Width of the input, width of each hidden layer, and their number.
+    levels
+        Categorical variables and how many levels each has.
+    inject_everywhere
+        Whether the categories enter every layer or only the first.
+    batch_norm, layer_norm
+        Normalisations; with both, the batch's comes first. The layer's has no weights of its own.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_hidden: int,
+        n_layers: int,
+        levels: Mapping[str, int] | None = None,
+        *,
+        dropout_rate: float = 0.0,
+        batch_norm: bool = False,
+        layer_norm: bool = False,
+        inject_everywhere: bool = False,
+    ):
+        super().__init__()
+        widths = [n_in] + [n_hidden] * (n_layers - 1)
+        self.linears = nn.ModuleList(
+            ConditionalLinear(width, n_hidden, levels if i == 0 or inject_everywhere else None)
+            for i, width in enumerate(widths)
+        )
+        # scvi-tools' constants, which differ from torch's
+        self.batch_norms = nn.ModuleList(BatchNorm(n_hidden, eps=1e-3, momentum=0.01) for _ in widths if batch_norm)
+        self.layer_norm = layer_norm
+        self.dropout = Dropout(dropout_rate)
+
+    def forward(self, features: Tensor, categories: Categories | None = None, noise: Noise | None = None) -> Tensor:
+        for i, linear in enumerate(self.linears):
+            features = linear(features, categories)
+            if self.batch_norms:
+                features = self.batch_norms[i](features)
+            if self.layer_norm:
+                features = F.layer_norm(features, features.shape[-1:])
+            features = self.dropout(torch.relu(features), noise)
+        return features
+
+
+class Encoder(nn.Module):
+    """From a cell's features to a normal distribution over `n_latent` dimensions."""
+
+    def __init__(self, n_in: int, n_latent: int, n_hidden: int, n_layers: int, levels: Mapping[str, int], **options):
+        super().__init__()
+        self.hidden = MLP(n_in, n_hidden, n_layers, levels, **options)
+        self.mean = ConditionalLinear(n_hidden, n_latent)
+        self.log_variance = ConditionalLinear(n_hidden, n_latent)
+
+    def forward(self, features: Tensor, categories: Categories, noise: Noise | None = None) -> Normal:
+        hidden = self.hidden(features, categories, noise)
+        return Normal(self.mean(hidden), self.log_variance(hidden).exp() + 1e-4)

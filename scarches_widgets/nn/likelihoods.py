@@ -26,9 +26,9 @@ def log_negative_binomial(counts: Tensor, mean: Tensor, inverse_dispersion: Tens
     """Negative binomial with variance = mean + mean² / inverse_dispersion."""
     mean, theta = _positive(mean), _positive(inverse_dispersion)
     log_binomial = log_gamma_ratio(counts, theta) - torch.lgamma(counts + 1)
-    log_failure = -torch.log1p(mean / theta)  # log(θ / (θ + μ)), without cancellation for large θ
-    log_success = mean.log() - torch.log(theta + mean)
-    return log_binomial + theta * log_failure + counts * log_success
+    log_odds = mean.log() - theta.log()
+    # θ log(θ / (θ + μ)) + x log(μ / (θ + μ)), without overflow or cancellation at either end
+    return log_binomial + theta * F.logsigmoid(-log_odds) + counts * F.logsigmoid(log_odds)
 
 
 def log_zero_inflated_negative_binomial(
@@ -55,11 +55,7 @@ def log_gamma_ratio(counts: Tensor, theta: Tensor) -> Tensor:
     exact = torch.lgamma(counts + small) - torch.lgamma(small)
     # Stirling: log Γ(z) = (z − ½) log z − z + ½ log 2π + 1/12z − …
     total = counts + large
-    series = (
-        (total - 0.5) * torch.log1p(counts / large)
-        + counts * (large.log() - 1)
-        + (1 / total - 1 / large) / 12
-    )
+    series = (total - 0.5) * torch.log1p(counts / large) + counts * (large.log() - 1) + (1 / total - 1 / large) / 12
     return torch.where(theta < STIRLING_FROM, exact, series)
 
 

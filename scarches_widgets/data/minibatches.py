@@ -1,0 +1,198 @@
+"""Minibatches of cells from any kind of AnnData, in a model's gene order.
+
+Rows are taken where they lie: nothing is copied or densified as a whole. In-memory rows go dense into one reused
+buffer. Rows in a file (backed) or behind a dask graph are fetched in windows of several minibatches, in file order,
+and then dealt out in the order that was asked for, so that the result is the same as in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from .schema import BATCH, DataSchema
+from .validate import matrix_of
+
+WINDOW = 8192  # rows per read from a file or a dask graph
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """The cells of one step. `counts` lies in a reused buffer: it is valid until the next minibatch is asked for."""
+
+    counts: Tensor  # float32 (cells, genes)
+    library_size: Tensor  # float32 (cells, 1); total count over the genes, at least 1
+    categories: Mapping[str, Tensor]  # variable -> int64 (cells,)
+    rows: np.ndarray  # the cells' positions in their AnnData
+    continuous: Tensor | None = None  # float32 (cells, covariates)
+    size_factor: Tensor | None = None  # float32 (cells, 1)
+    labels: Tensor | None = None  # int64 (cells,), −1 = unlabelled
+    noise: object | None = None  # what the step may draw; None = use means, drop nothing
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def batch(self) -> Tensor:
+        """Experimental batch of each cell, int64 (cells,)."""
+        return self.categories[BATCH]
+
+    def to(self, device: torch.device | str) -> Minibatch:
+        """The same cells on another device."""
+        moved = {
+            name: value.to(device)
+            for name in ("counts", "library_size", "continuous", "size_factor", "labels")
+            if (value := getattr(self, name)) is not None
+        }
+        categories = {variable: codes.to(device) for variable, codes in self.categories.items()}
+        return replace(self, categories=categories, **moved)
+
+    def with_noise(self, noise: object) -> Minibatch:
+        return replace(self, noise=noise)
+
+    def only(self, i: int) -> Minibatch:
+        """The i-th cell alone."""
+        one = {
+            name: value[i : i + 1]
+            for name in ("counts", "library_size", "continuous", "size_factor", "labels")
+            if (value := getattr(self, name)) is not None
+        }
+        categories = {variable: codes[i : i + 1] for variable, codes in self.categories.items()}
+        return replace(self, categories=categories, rows=self.rows[i : i + 1], **one)
+
+
+class Cells:
+    """All cells of an AnnData as a model sees them.
+
+    Parameters
+    ----------
+    adata
+        Not modified. X (or the schema's layer) may be CSR, CSC, dense, a view, backed or a dask array.
+    schema
+        Keys, levels and gene order of the model.
+    columns
+        Position in the schema of each gene of `adata`, −1 = not used; None if the genes are the schema's.
+    are_counts
+        Whether values within rounding noise of whole numbers are rounded.
+    """
+
+    def __init__(self, adata, schema: DataSchema, columns: np.ndarray | None = None, are_counts: bool = True):
+        self.schema = schema
+        self.n_cells = adata.n_obs
+        self.names = adata.obs_names
+        self._columns = columns
+        self._are_counts = are_counts
+        self._values, self._stored_rows, stored_genes = _as_stored(adata, schema.layer)
+        if stored_genes is not None:
+            self._columns = _through(stored_genes, columns, self._values.shape[1])
+        if sp.issparse(self._values) and self._values.format != "csr":
+            self._values = self._values.tocsr()  # column-wise rows cannot be taken one by one
+        self._categories = schema.codes(adata)
+        self._labels = schema.label_codes(adata)
+        self._continuous = _float_columns(adata, schema.continuous_covariates)
+        self._size_factor = _float_columns(adata, [schema.size_factor_key] if schema.size_factor_key else [])
+
+    def minibatches(self, rows: np.ndarray, batch_size: int, first_step: int = 0) -> Iterator[Minibatch]:
+        """Deal out `rows` in this order, `batch_size` at a time; start at the minibatch number `first_step`."""
+        bounds = step_bounds(len(rows), batch_size)[first_step:]
+        if not bounds:
+            return
+        buffer = np.empty((max(stop - start for start, stop in bounds), self.schema.n_genes), dtype=np.float32)
+        if isinstance(self._values, np.ndarray) or sp.issparse(self._values):
+            for start, stop in bounds:
+                yield self._minibatch(self._values, rows[start:stop], rows[start:stop], buffer)
+            return
+        stored = rows if self._stored_rows is None else self._stored_rows[rows]
+        per_window = max(1, WINDOW // batch_size)
+        for first in range(0, len(bounds), per_window):
+            window = bounds[first : first + per_window]
+            offset = window[0][0]
+            sorted_rows, place = np.unique(stored[offset : window[-1][1]], return_inverse=True)
+            values = _in_memory(self._values[sorted_rows])
+            for start, stop in window:
+                yield self._minibatch(values, place[start - offset : stop - offset], rows[start:stop], buffer)
+
+    def in_order(self, batch_size: int) -> Iterator[Minibatch]:
+        """All cells, first to last."""
+        return self.minibatches(np.arange(self.n_cells), batch_size)
+
+    def _minibatch(self, values, places: np.ndarray, rows: np.ndarray, buffer: np.ndarray) -> Minibatch:
+        dense = buffer[: len(rows)]
+        self._fill(values, places, dense)
+        counts = torch.from_numpy(dense)
+        return Minibatch(
+            counts=counts,
+            library_size=counts.sum(1, keepdim=True).clamp_min_(1),
+            categories={variable: torch.from_numpy(codes[rows]) for variable, codes in self._categories.items()},
+            rows=rows,
+            continuous=_taken(self._continuous, rows),
+            size_factor=_taken(self._size_factor, rows),
+            labels=_taken(self._labels, rows),
+        )
+
+    def _fill(self, values, places: np.ndarray, dense: np.ndarray) -> None:
+        """Write the rows at `places`, in the schema's gene order, into `dense`."""
+        taken = values[places]
+        if sp.issparse(taken):
+            data, indices, indptr = taken.data.astype(np.float32), taken.indices, taken.indptr
+            if self._columns is not None:
+                indices = self._columns[indices]
+                used = indices >= 0
+                indptr = np.concatenate([[0], np.cumsum(used)])[indptr]
+                data, indices = data[used], indices[used]
+            sp.csr_matrix((data, indices, indptr), shape=dense.shape).toarray(out=dense)
+        elif self._columns is None:
+            dense[:] = taken
+        else:
+            used = self._columns >= 0
+            dense[:] = 0
+            dense[:, self._columns[used]] = taken[:, used]
+        if self._are_counts:
+            np.rint(dense, out=dense)
+
+
+def step_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
+    """Start and stop of each step over `n` cells. A last step of one cell joins the one before it, for a batch
+    normalisation cannot take the variance of one cell; with a `batch_size` of 1, each cell has a step of its own."""
+    starts = list(range(0, n, batch_size))
+    if batch_size > 1 and len(starts) > 1 and n - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n]))
+
+
+def _as_stored(adata, layer: str | None):
+    """The matrix to take rows from, and which of its rows and columns are the AnnData's (None: all, in order).
+
+    A view of a file is read through the file itself: its `.X` would be the whole selection, in memory.
+    """
+    if adata.isbacked and adata.is_view and layer is None:
+        matrix = matrix_of(adata, layer)
+        return matrix.stored, matrix.cells, matrix.genes
+    return (adata.X if layer is None else adata.layers[layer]), None, None
+
+
+def _through(stored_genes: np.ndarray, columns: np.ndarray | None, n_stored: int) -> np.ndarray:
+    """Position in the schema of each gene in the file, of which a view shows `stored_genes`; −1 = not used."""
+    composed = np.full(n_stored, -1, dtype=np.int64)
+    composed[stored_genes] = np.arange(len(stored_genes)) if columns is None else columns
+    return composed
+
+
+def _in_memory(taken):
+    """Rows of a backed or dask array as a scipy CSR or a numpy array."""
+    if hasattr(taken, "compute"):
+        taken = taken.compute()
+    return taken.tocsr() if sp.issparse(taken) else np.asarray(taken)
+
+
+def _float_columns(adata, keys) -> np.ndarray | None:
+    return adata.obs[list(keys)].to_numpy(dtype=np.float32) if keys else None
+
+
+def _taken(values: np.ndarray | None, rows: np.ndarray) -> Tensor | None:
+    return None if values is None else torch.from_numpy(values[rows])

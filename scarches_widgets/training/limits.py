@@ -1,0 +1,54 @@
+"""What this process may use: CPUs and memory, as containers, job schedulers and hubs limit them; and what fits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+FLOOR = 420e6  # bytes of a process that has imported torch, anndata and scikit-learn (measured)
+CGROUP = Path("/sys/fs/cgroup")
+NO_LIMIT = 2**60  # what cgroup v1 writes for "none" is beyond this
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may keep busy: its affinity, less what a cgroup quota takes away."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(affinity, round(_cgroup_cpus() or affinity)))
+
+
+def memory_limit() -> int:
+    """Bytes that this process may use: the least of the machine's memory, the cgroup's and the hub's limit."""
+    import psutil
+
+    limits = [psutil.virtual_memory().total]
+    limits += [_number(CGROUP / "memory.max"), _number(CGROUP / "memory" / "memory.limit_in_bytes")]
+    limits += [int(float(os.environ["MEM_LIMIT"]))] if os.environ.get("MEM_LIMIT", "").replace(".", "").isdigit() else []
+    return min(limit for limit in limits if limit is not None and limit < NO_LIMIT)
+
+
+def cells_that_fit(n_genes: int, limit: int | None = None, *, share_not_zero: float = 0.1, batch_size: int = 128) -> int:
+    """Roughly how many cells, held in memory as CSR counts, can be trained on within `limit` bytes.
+
+    A stored count takes 8 bytes; a training step's activations up to 35 times its minibatch of counts (measured); twice
+    the weights' and the optimiser's few MB and 100 MB for neighbours and pictures are set aside.
+    """
+    limit = memory_limit() if limit is None else limit
+    activations = 35 * batch_size * n_genes * 4
+    per_cell = 8 * n_genes * share_not_zero + 100
+    return max(0, int((limit - FLOOR - activations - 130e6) / per_cell))
+
+
+def _cgroup_cpus() -> float | None:
+    try:
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

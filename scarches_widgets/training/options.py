@@ -1,0 +1,95 @@
+"""Options as users spell them, made into typed ones: the one door for both upstreams' names and for mistakes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..data.names import did_you_mean, listed
+
+T = TypeVar("T")
+
+# scArches and scvi-tools -> here
+PUBLISHED_SPELLINGS = {
+    # data
+    "condition_key": "batch_key",
+    "condition_keys": "batch_key",
+    "cell_type_key": "labels_key",
+    "cell_type_keys": "labels_key",
+    # networks
+    "latent_dim": "n_latent",
+    "dr_rate": "dropout_rate",
+    "recon_loss": "gene_likelihood",
+    # training
+    "n_epochs": "max_epochs",
+    "learning_rate": "lr",
+    "train_frac": "train_size",
+    "use_early_stopping": "early_stopping",
+    "alpha_kl": "kl_weight",
+    "max_kl_weight": "kl_weight",
+    "alpha_epoch_anneal": "kl_warmup_epochs",
+    "n_epochs_kl_warmup": "kl_warmup_epochs",
+    "accelerator": "device",
+    # early stopping
+    "early_stopping_metric": "metric",
+    "early_stopping_monitor": "metric",
+    "early_stopping_mode": "mode",
+    "early_stopping_min_delta": "threshold",
+    "early_stopping_patience": "patience",
+    "early_stopping_warmup_epochs": "warmup_epochs",
+}
+
+
+def respelled(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options under the names used here.
+
+    Raises
+    ------
+    TypeError
+        If one option is given under two names.
+    """
+    result: dict[str, Any] = {}
+    for name, value in options.items():
+        ours = PUBLISHED_SPELLINGS.get(name, name)
+        if ours in result:
+            twin = next(other for other in options if other != name and PUBLISHED_SPELLINGS.get(other, other) == ours)
+            raise TypeError(f"{twin} and {name} are two spellings of one option. Give one of them.")
+        result[ours] = value
+    return result
+
+
+def field_names(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def typed(cls: type[T], options: Mapping[str, Any], of: str) -> T:
+    """`options`, validated as the pydantic dataclass `cls`.
+
+    Raises
+    ------
+    TypeError
+        If an option does not exist; the nearest name is offered.
+    ValueError
+        If a value is of the wrong type or out of range.
+    """
+    known = field_names(cls)
+    for name in options:
+        if name not in known:
+            raise TypeError(
+                f"{of} has no option '{name}'.{did_you_mean(name, [*known, *PUBLISHED_SPELLINGS])} "
+                f"Its options: {listed(known, 40)}."
+            )
+    try:
+        return TypeAdapter(cls).validate_python(dict(options))
+    except ValidationError as error:
+        faults = "; ".join(_sentence(fault) for fault in error.errors())
+        raise ValueError(f"{of} was given a value that it cannot use: {faults}.") from error
+
+
+def _sentence(fault: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in fault["loc"]) or "the options"
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    return f"{where}={fault['input']!r} {message}"

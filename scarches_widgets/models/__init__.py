@@ -1,0 +1,5 @@
+"""The models, one paper per file."""
+
+from .scvi import SCVI
+
+__all__ = ["SCVI"]

@@ -1,0 +1,516 @@
+"""What every model promises: keys in, training, latents out, saving, loading, and surgery for a query."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ..data.genes import WORTH_A_WARNING, GeneReport
+from ..data.minibatches import Cells, Minibatch
+from ..data.names import DataError, did_you_mean, listed
+from ..data.schema import DataSchema, levels_of
+from ..data.validate import Findings, validate
+from ..nn.layers import initialize
+from ..nn.noise import Noise, generator_of
+from ..training.autosave import Autosave
+from ..training.bar import show_bar
+from ..training.cells import TrainingCells
+from ..training.events import EpochEnded, RunEnded
+from ..training.loop import training_events
+from ..training.options import field_names, respelled, typed
+from ..training.plan import EarlyStopping, TrainingPlan
+from ..training.run import TrainingRun, history_frame
+from . import checkpoint, surgery
+
+logger = logging.getLogger(__name__)
+NOTE = "scarches_widgets"  # where setup_anndata notes its keys in adata.uns
+LEAST_OVERLAP = 0.5  # share of the reference's genes that a query must have, unless the user allows less
+DATA_KEYS = (
+    "layer",
+    "batch_key",
+    "labels_key",
+    "unlabeled_category",
+    "size_factor_key",
+    "categorical_covariate_keys",
+    "continuous_covariate_keys",
+)
+
+
+class Model:
+    """What the user holds: the keys of an AnnData, a network, its history.
+
+    A model extends this class with its own verbs, and names its parts: `config_class`, `module_class`.
+
+    Attributes
+    ----------
+    adata
+        The model's own cells; None if it was loaded without any.
+    schema
+        Genes, batches, labels and covariates, by name.
+    config
+        The network's options.
+    module
+        The network, in tensor terms.
+    history
+        One row per epoch of the last training, one column per named loss term.
+    run
+        The last `TrainingRun`; None before the first.
+    gene_report
+        How a query's genes compared to the reference's; None for a reference.
+    """
+
+    config_class: ClassVar[type]
+    module_class: ClassVar[type[nn.Module]]
+
+    def __init__(
+        self,
+        adata,
+        *,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        layer: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        unlabeled_category: str | None = None,
+        seed: int = 0,
+        **config: Any,
+    ):
+        given = {key: value for key, value in locals().items() if key in DATA_KEYS and value is not None}
+        keys, config = _split_options(type(self).__name__, given, config)
+        self.config = typed(self.config_class, config, of=type(self).__name__)
+        if not keys:
+            keys = _noted_keys(adata)
+        _announce(validate(adata, expects=self.expects, **keys))
+        self.schema = DataSchema.of(adata, **keys)
+        self.module = self._new_module(self.schema)
+        initialize(self.module, generator_of(seed, "weights"))
+        self._start(adata)
+
+    def _start(self, adata) -> None:
+        """The state of a model whose network and schema are there."""
+        self.adata = adata
+        self.run: TrainingRun | None = None
+        self.gene_report: GeneReport | None = None
+        self._epochs: list[EpochEnded] = []
+        self._surgeries: list[dict[str, int]] = []  # new levels of each variable, one entry per surgery
+        self._gene_map: str | Mapping[str, str] | None = None
+        self.module.eval()
+
+    def _new_module(self, schema: DataSchema) -> nn.Module:
+        return self.module_class(schema, self.config).float()
+
+    def __repr__(self) -> str:
+        cells = f"{self.adata.n_obs:,} cells" if self.adata is not None else "no cells"
+        trained = f"trained for {len(self._epochs)} epochs" if self.is_trained else "not trained"
+        mapped = f", {len(self._surgeries)} surgeries" if self._surgeries else ""
+        return (
+            f"{type(self).__name__}({cells}, {self.schema.n_genes:,} genes, {len(self.schema.batches)} batches"
+            f"{mapped}; {trained})"
+        )
+
+    # What the data must be
+
+    @property
+    def expects(self) -> str:
+        """The kind of values this model takes: "counts" or "any"."""
+        return "counts"
+
+    @classmethod
+    def setup_anndata(cls, adata, **keys: Any) -> None:
+        """Note in `adata.uns["scarches_widgets"]` which keys models are to read, so that `Model(adata)` suffices.
+
+        Parameters
+        ----------
+        adata
+            Gets the note, and no other change.
+        **keys
+            `batch_key`, `labels_key`, `layer`, `size_factor_key`, `unlabeled_category`, `categorical_covariate_keys`,
+            `continuous_covariate_keys`.
+        """
+        keys, rest = _split_options(cls.__name__, {}, keys)
+        if rest:
+            name = next(iter(rest))
+            raise TypeError(f"setup_anndata has no option '{name}'.{did_you_mean(name, DATA_KEYS)}")
+        adata.uns[NOTE] = {key: value for key, value in keys.items() if value is not None}
+
+    # Training
+
+    @property
+    def is_trained(self) -> bool:
+        return bool(self._epochs)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        return history_frame(self._epochs)
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        background: bool = False,
+        progress: bool = True,
+        checkpoint_dir: str | os.PathLike | None = None,
+        resume: bool = False,
+        checkpoint_every: float = 10.0,
+        early_stopping_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> TrainingRun:
+        """Fit the model to its cells.
+
+        Parameters
+        ----------
+        max_epochs
+            None: from the number of cells and the schedule.
+        background
+            Return at once and train on a thread; else show a bar, and obey one Ctrl-C by finishing the step.
+        progress
+            Whether to show the bar.
+        checkpoint_dir, resume, checkpoint_every
+            Keep checkpoints in this folder, at least `checkpoint_every` seconds apart; with `resume=True`, go on from the
+            newest, to the same bits as without the break.
+        early_stopping_kwargs
+            Fields of `EarlyStopping`, also as scArches or scvi-tools spell them.
+        **options
+            Fields of `TrainingPlan`: `batch_size`, `lr`, `train_size`, `early_stopping`, `schedule`, `seed`, `device`, …
+
+        Returns
+        -------
+        TrainingRun
+            Its `status`, `history`, `pause()`, `resume()`, `stop()`, `wait()`.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is being trained already, or has no cells.
+        NonFiniteLoss
+            If the loss became NaN; the model keeps the weights of the last good epoch.
+        """
+        self._refuse_while_training()
+        plan = self._plan(max_epochs, early_stopping_kwargs, options)
+        cells = TrainingCells(self._cells(self._adata_or_own(None)), plan)
+        plan = plan.resolved(cells.n_train)
+        if not any(parameter.requires_grad for parameter in self.module.parameters()):
+            warnings.warn(
+                "There is nothing to train: every batch of the query is known to the reference, whose weights stay as they "
+                "are. The latents are those of the reference already.",
+                stacklevel=2,
+            )
+            self.run = TrainingRun(iter([RunEnded("done", "nothing to train", 0, None)]))
+            return self.run.run()
+        autosave = None
+        if checkpoint_dir is not None:
+            autosave = Autosave(checkpoint_dir, self._identity(plan), resume, checkpoint_every)
+        self.module.to(_device(plan.device))
+        self._epochs = []
+        self.run = TrainingRun(training_events(self.module, cells, plan, autosave), plan.threads)
+        self.run.subscribe(self._note)
+        if background:
+            return self.run.start()
+        with show_bar(self.run) if progress else contextlib.nullcontext():
+            return self.run.run()
+
+    def _plan(self, max_epochs, early_stopping_kwargs, options: Mapping[str, Any]) -> TrainingPlan:
+        options = dict(options)
+        for nested in (options.pop("plan_kwargs", None), options.pop("trainer_kwargs", None)):
+            options |= nested or {}
+        if max_epochs is not None:
+            options["max_epochs"] = max_epochs
+        options = respelled(options)
+        stopping = respelled(early_stopping_kwargs or {})
+        watched = field_names(EarlyStopping)
+        stopping |= {name: options.pop(name) for name in list(options) if name in watched}
+        options["early_stopping_kwargs"] = typed(EarlyStopping, stopping, of="early_stopping_kwargs")
+        return typed(TrainingPlan, options, of="train()")
+
+    def _note(self, event) -> None:
+        if isinstance(event, EpochEnded):
+            self._epochs.append(event)
+
+    def _identity(self, plan: TrainingPlan) -> dict[str, object]:
+        """What a checkpoint must share with this model to be resumed."""
+        names = hashlib.sha256("\n".join(map(str, self.adata.obs_names)).encode())
+        schema = hashlib.sha256(repr(self.schema).encode())
+        return {
+            "model": type(self).__name__,
+            "config": asdict(self.config),
+            "plan": asdict(plan),
+            "data": schema.hexdigest(),
+            "cells": f"{self.adata.n_obs} cells, {names.hexdigest()}",
+        }
+
+    def _refuse_while_training(self) -> None:
+        if self.run is not None and self.run.is_active:
+            raise RuntimeError(
+                f"This model is being trained (epoch {len(self.run.epochs)}). Wait for it with model.run.wait(), or end it "
+                "with model.run.stop()."
+            )
+
+    # Using a fitted model
+
+    def get_latent_representation(self, adata=None, *, batch_size: int = 1024) -> np.ndarray:
+        """Where each cell lies in latent space: the posterior mean.
+
+        Parameters
+        ----------
+        adata
+            Cells; None for the model's own. Genes and batches are matched by name; missing genes count as zero.
+        batch_size
+            Cells at a time.
+
+        Returns
+        -------
+        float32 (cells, n_latent)
+
+        Raises
+        ------
+        DataError
+            If `adata` has batches that the model has not seen, or too few of its genes.
+        """
+        return self._per_cell(adata, lambda cells: self.module.encode(cells).mean, batch_size)
+
+    def _per_cell(self, adata, function: Callable[[Minibatch], Tensor], batch_size: int) -> np.ndarray:
+        """`function` of all cells, one row per cell."""
+        with torch.no_grad():
+            rows = [function(cells).cpu().numpy() for cells in self._minibatches(adata, batch_size)]
+        return np.concatenate(rows)
+
+    def _loss_terms(self, adata, seed: int, batch_size: int) -> dict[str, float]:
+        """Means over the cells of each unweighted loss term, at one posterior sample per cell."""
+        totals: dict[str, float] = {}
+        n_cells = 0
+        with torch.no_grad():
+            for step, cells in enumerate(self._minibatches(adata, batch_size)):
+                loss = self.module(cells.with_noise(Noise(seed, "inference", step, device=self.device)))
+                for name, term in loss.terms.items():
+                    totals[name] = totals.get(name, 0.0) + float(term) * len(cells)
+                n_cells += len(cells)
+        return {name: total / n_cells for name, total in totals.items()}
+
+    def _minibatches(self, adata, batch_size: int) -> Iterator[Minibatch]:
+        self._refuse_while_training()
+        if not self.is_trained and not self._surgeries:
+            raise RuntimeError(
+                f"This {type(self).__name__} has not been trained, so its latents would be noise. Call model.train() first."
+            )
+        cells = self._cells(self._adata_or_own(adata))
+        self.module.eval()
+        for minibatch in cells.in_order(batch_size):
+            yield minibatch.to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.module.parameters()).device
+
+    def _adata_or_own(self, adata):
+        if adata is None and self.adata is None:
+            raise RuntimeError("This model was loaded without cells. Pass adata, here or to load().")
+        return self.adata if adata is None else adata
+
+    def _cells(self, adata) -> Cells:
+        """`adata` as the network sees it. Other cells than the model's own are validated first."""
+        own = adata is self.adata
+        columns, report = self.schema.align(adata, self._gene_map, 0.0 if own else LEAST_OVERLAP)
+        if not own:
+            _announce(validate(adata, expects=self.expects, for_training=False, **self._keys_in(adata)))
+            _announce_genes(report)
+        return Cells(adata, self.schema, columns, are_counts=self.expects == "counts")
+
+    def _keys_in(self, adata) -> dict[str, object]:
+        """The schema's keys for `adata`, without a labels column that is not there."""
+        keys = dict(self.schema.keys)
+        if keys["labels_key"] not in adata.obs:
+            keys["labels_key"] = None
+        return keys
+
+    def _known_genes(self, genes: Sequence[str]) -> np.ndarray:
+        """Positions of `genes` among the model's."""
+        genes = [genes] if isinstance(genes, str) else list(genes)
+        positions = pd.Index(self.schema.genes).get_indexer(genes)
+        if (positions < 0).any():
+            unknown = [gene for gene, position in zip(genes, positions) if position < 0]
+            raise DataError(
+                f"{len(unknown)} of {len(genes)} genes are not among the model's ({listed(unknown)})."
+                f"{did_you_mean(unknown[0], self.schema.genes)}"
+            )
+        return positions
+
+    # Surgery
+
+    @classmethod
+    def load_query_data(
+        cls,
+        adata,
+        reference_model: Model | str | os.PathLike,
+        *,
+        gene_map: str | Mapping[str, str] | None = None,
+        min_gene_overlap: float = LEAST_OVERLAP,
+    ) -> Model:
+        """Adapt a reference to a query by architecture surgery; the reference is left untouched to the bit.
+
+        The new model maps at once (a new batch starts as the average of the reference's); training it fits the new
+        batches' weights and nothing else.
+
+        Parameters
+        ----------
+        adata
+            The query, with the reference's keys in `obs`. Not modified.
+        reference_model
+            A model, or the folder of a saved one. It may itself be the result of a surgery.
+        gene_map
+            How the query's gene names become the reference's; see `DataSchema.align`.
+        min_gene_overlap
+            Least share of the reference's genes that the query must have; missing ones count as zero.
+
+        Returns
+        -------
+        Model
+            With the query as its cells, and a `gene_report`.
+
+        Raises
+        ------
+        DataError
+            If the query is unfit or has too few of the reference's genes.
+
+        References
+        ----------
+        Lotfollahi et al. 2022, doi:10.1038/s41587-021-01001-7.
+        """
+        reference = reference_model if isinstance(reference_model, Model) else cls.load(reference_model)
+        if not isinstance(reference, cls):
+            raise TypeError(
+                f"{cls.__name__}.load_query_data was given a {type(reference).__name__} as reference. Call "
+                f"{type(reference).__name__}.load_query_data."
+            )
+        reference._refuse_while_training()
+        if not reference.is_trained and not reference._surgeries:
+            raise RuntimeError("The reference has not been trained. Call reference.train() before mapping a query onto it.")
+        _announce(validate(adata, expects=reference.expects, for_training=False, **reference._keys_in(adata)))
+        _, report = reference.schema.align(adata, gene_map, min_gene_overlap)
+        _announce_genes(report)
+        new_levels = reference.schema.new_levels(adata)
+        reference._announce_surgery(adata, new_levels)
+
+        query = cls.__new__(cls)
+        query.config = reference.config
+        query.schema = reference.schema.extended(new_levels)
+        n_new = {variable: len(levels) for variable, levels in new_levels.items()}
+        query.module = surgery.adapted(reference.module, n_new)
+        query._start(adata)
+        query.gene_report = report
+        query._gene_map = gene_map
+        query._surgeries = [*reference._surgeries, n_new]
+        return query
+
+    def _announce_surgery(self, adata, new_levels: Mapping[str, Sequence[str]]) -> None:
+        for variable, levels in new_levels.items():
+            logger.info("%s: %d new (%s)", variable, len(levels), listed(levels))
+        if adata is self.adata:
+            warnings.warn("The query is the reference's own AnnData, so there is nothing to map.", stacklevel=3)
+        known = set(self.schema.batches) & set(_batches_in(adata, self.schema.batch_key))
+        if known and new_levels:
+            warnings.warn(
+                f"{len(known)} of the query's batches are known to the reference ({listed(sorted(known))}). They keep the "
+                "reference's weights. If they are other experiments of the same name, rename them before mapping.",
+                stacklevel=3,
+            )
+        if self.schema.batch_key is None:
+            warnings.warn(
+                "The reference was trained without a batch_key, so surgery has no batch to add: the query is embedded as it "
+                "is. Train the reference with batch_key=… to be able to adapt it.",
+                stacklevel=3,
+            )
+        elif getattr(self.config, "encode_covariates", True) is False:
+            warnings.warn(
+                "The reference's encoder does not see batches (encode_covariates=False), so training cannot move the query's "
+                "latents; only its decoder adapts. Train the reference with encode_covariates=True to map by surgery.",
+                stacklevel=3,
+            )
+
+    # Saving
+
+    def save(self, path: str | os.PathLike, overwrite: bool = False) -> str:
+        """Write the model to a folder: tensors and JSON, no pickle; the data are not in it.
+
+        Returns the folder's digest, SHA-256 of all its content. See `data.container.write_container` for the errors.
+        """
+        self._refuse_while_training()
+        return checkpoint.save(self, path, overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, adata=None) -> Model:
+        """Read a model that `save` wrote.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        adata
+            Cells for the model to hold; may be given later to each call instead.
+
+        Raises
+        ------
+        DamagedFile
+            If a single bit differs from what was written.
+        """
+        return checkpoint.load(cls, path, adata)
+
+
+def _split_options(model: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[dict, dict]:
+    """Keys of the data, and the rest; both under the names used here."""
+    options = respelled(options)
+    keys = dict(given)
+    for name in DATA_KEYS:
+        if name in options:
+            if name in keys:
+                raise TypeError(f"{model} was given {name} twice, under two spellings. Give it once.")
+            keys[name] = options.pop(name)
+    return keys, options
+
+
+def _noted_keys(adata) -> dict[str, Any]:
+    """What setup_anndata noted; None-valued keys are left out."""
+    note = getattr(adata, "uns", {}).get(NOTE, {})
+    return {key: note[key] for key in DATA_KEYS if key in note}
+
+
+def _announce(findings: Findings) -> None:
+    """Raise the errors, warn of the warnings, log the notes."""
+    findings.raise_errors()
+    for finding in findings.warnings:
+        warnings.warn(str(finding), stacklevel=4)
+    for finding in findings.notes:
+        logger.info(str(finding))
+
+
+def _announce_genes(report: GeneReport) -> None:
+    logger.info(str(report))
+    if report.overlap < WORTH_A_WARNING:
+        warnings.warn(f"{report} Their share of the embedding is lost.", stacklevel=3)
+
+
+def _batches_in(adata, batch_key: str | None) -> tuple[str, ...]:
+    return levels_of(adata.obs[batch_key]) if batch_key else ()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device='{name}' cannot be used here ({error}). Use 'auto' or 'cpu'.") from error
+    return device

@@ -1,0 +1,139 @@
+"""A saved model: `model.safetensors`, `model.json`, `manifest.json`, verified before a network is built."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from ..data.container import Container, DamagedFile, read_document, write_container
+from ..data.names import listed, shown
+from ..data.schema import DataSchema
+from ..training.events import EpochEnded
+from ..training.options import typed
+from . import surgery
+
+if TYPE_CHECKING:
+    from .base import Model
+
+KIND, VERSION = "model", 1
+LONGEST_MESSAGE = 500  # characters, when a file's own values are in it
+T = TypeVar("T")
+NewLevels = dict[str, Annotated[int, Field(ge=1, le=100_000)]]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class ModelDocument:
+    """What `model.json` says."""
+
+    family: str
+    config: dict
+    data: dict  # a DataSchema
+    surgeries: Annotated[list[NewLevels], Field(max_length=1000)]  # new levels of each variable, oldest first
+    history: list[EpochEnded]
+    gene_map: str | dict[str, str] | None = None  # how the names of a query's genes became the reference's
+
+
+def save(model: Model, path: str | os.PathLike, overwrite: bool) -> str:
+    """Write `model`; return the digest of what was written."""
+    gene_map = model._gene_map
+    if isinstance(gene_map, Mapping):
+        gene_map = {str(name): str(of_reference) for name, of_reference in gene_map.items()}
+    document = ModelDocument(
+        family=type(model).__name__,
+        config=asdict(model.config),
+        data=asdict(model.schema),
+        surgeries=model._surgeries,
+        history=model._epochs,
+        gene_map=gene_map,
+    )
+    return write_container(
+        path,
+        kind=KIND,
+        format_version=VERSION,
+        document=asdict(document) | {"history": [_as_json(epoch) for epoch in model._epochs]},
+        tensors=model.module.state_dict(),
+        overwrite=overwrite,
+    )
+
+
+def load(cls: type[Model], path: str | os.PathLike, adata) -> Model:
+    """Read a model of class `cls`; refuse whatever does not fit before its tensors are used."""
+    container = read_document(path, kind=KIND, newest_version=VERSION)
+    document = _typed(ModelDocument, container.document, path)
+    if document.family != cls.__name__:
+        family = shown(document.family)
+        raise TypeError(f"'{path}' holds a {family}, not a {cls.__name__}. Call {family}.load.")
+    model = cls.__new__(cls)
+    model.config = _typed(cls.config_class, document.config, path)
+    model.schema = _typed(DataSchema, document.data, path)
+    model.module = _network(cls, model, document, container)
+    model._start(adata)
+    model._surgeries = document.surgeries
+    model._gene_map = document.gene_map
+    model._epochs = document.history
+    return model
+
+
+def _typed(cls: type[T], values: dict, path: str | os.PathLike) -> T:
+    try:
+        return typed(cls, values, of=f"'{path}'")
+    except (TypeError, ValueError) as error:
+        fault = str(error)
+        fault = fault if len(fault) <= LONGEST_MESSAGE else fault[: LONGEST_MESSAGE - 1] + "…"
+        raise DamagedFile(f"{fault} It was written by another release, or changed: save the model again.") from error
+
+
+def _as_json(epoch: EpochEnded) -> dict[str, Any]:
+    """JSON has no numbers for NaN and infinity, which a validation loss may be; they are written as "nan" and "inf"."""
+    values = asdict(epoch)
+    for part in ("train", "validation"):
+        values[part] = values[part] and {name: x if math.isfinite(x) else str(x) for name, x in values[part].items()}
+    return values
+
+
+def _network(cls: type[Model], model: Model, document: ModelDocument, container: Container) -> torch.nn.Module:
+    """The network with the container's tensors. It is first laid out without memory, and compared."""
+    with torch.device("meta"):
+        module = model._new_module(_before(model.schema, document.surgeries))
+        for n_new in document.surgeries:
+            surgery.freeze(module)
+            surgery.grow(module, n_new)
+    wanted = {name: (tuple(tensor.shape), str(tensor.dtype)) for name, tensor in module.state_dict().items()}
+    found = {name: (tuple(shape), f"torch.{dtype}") for name, (shape, dtype) in container.tensor_shapes.items()}
+    if wanted != found:
+        names = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+        raise DamagedFile(
+            f"The weights do not fit the model that is described beside them: {len(names)} tensors are missing, "
+            f"surplus or of another shape ({listed(names)}). The file was put together from parts of several models."
+        )
+    tensors = container.tensors()
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DamagedFile(f"The weights '{name}' hold NaN or infinite values. Train the model again and save it.")
+    module.load_state_dict(tensors, assign=True)
+    return module
+
+
+def _before(schema: DataSchema, surgeries: list[dict[str, int]]) -> DataSchema:
+    """The schema that the first reference had: without the levels that surgeries appended."""
+    n_added: dict[str, int] = {}
+    for n_new in surgeries:
+        for variable, n in n_new.items():
+            n_added[variable] = n_added.get(variable, 0) + n
+    kept = {}
+    for variable, (_, levels) in schema.variables.items():
+        n = len(levels) - n_added.pop(variable, 0)
+        if n < 1:
+            raise DamagedFile(f"The model's surgeries add more levels to '{variable}' than it has.")
+        kept[variable] = levels[:n]
+    if n_added:
+        raise DamagedFile(f"The model's surgeries name variables that it does not have ({listed(n_added)}).")
+    covariates = tuple((key, kept[f"covariate {key}"]) for key, _ in schema.categorical_covariates)
+    return replace(schema, batches=kept["batch"], categorical_covariates=covariates)

@@ -1,0 +1,239 @@
+"""scVI: a variational autoencoder for counts. Lopez et al. 2018, doi:10.1038/s41592-018-0229-2.
+
+    z ~ Normal(0, I)                                             what the cell is
+    fractions = softmax(decoder(z, batch))                       each gene's share of the cell's counts
+    counts ~ ZeroInflatedNegativeBinomial(library_size · fractions, inverse_dispersion, zero_inflation(z, batch))
+
+The loss of a cell is −log p(counts | z) + kl_weight · KL(q(z | counts, batch) ‖ Normal(0, I)), in nats. Defaults are those
+of scvi-tools 1.4.2. Differs from the paper: the library size is the cell's total count, not inferred, as has been
+scvi-tools' default since 0.8. Differs from scvi-tools: batches enter through tables that surgery extends (`nn.layers`);
+encoders and decoders that the chosen options do not use are not built; a gene-batch dispersion starts at the batches'
+mean for a query's new batch, and is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from ..data.minibatches import Minibatch
+from ..data.schema import BATCH, DataSchema
+from ..nn.divergences import Normal, kl_to_standard_normal
+from ..nn.layers import MLP, CategoryTable, ConditionalLinear, Encoder
+from ..nn.likelihoods import (
+    log_negative_binomial,
+    log_normal,
+    log_poisson,
+    log_zero_inflated_negative_binomial,
+)
+from ..nn.loss import Loss
+from .base import Model
+
+Norm = Literal["encoder", "decoder", "none", "both"]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class SCVIConfig:
+    n_latent: Annotated[int, Field(ge=1, le=4096)] = 10  # dimensions of z
+    n_hidden: Annotated[int, Field(ge=1, le=8192)] = 128  # width of each hidden layer
+    n_layers: Annotated[int, Field(ge=1, le=16)] = 1  # hidden layers of encoder and decoder
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1  # in the encoder
+    gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "zinb"
+    dispersion: Literal["gene", "gene-batch"] = "gene"  # one per gene, or one per gene and batch
+    encode_covariates: bool = False  # whether the encoder sees batches; without, surgery cannot move a query's latents
+    deeply_inject_covariates: bool = True  # into every layer, or only into the first
+    use_batch_norm: Norm = "both"
+    use_layer_norm: Norm = "none"
+
+    def norms(self, part: Literal["encoder", "decoder"]) -> dict[str, bool]:
+        """Which normalisations encoder or decoder has."""
+        return {
+            "batch_norm": self.use_batch_norm in (part, "both"),
+            "layer_norm": self.use_layer_norm in (part, "both"),
+        }
+
+
+class SCVIModule(nn.Module):
+    def __init__(self, schema: DataSchema, config: SCVIConfig):
+        super().__init__()
+        self.config = config
+        n_continuous = len(schema.continuous_covariates)
+        shape = {"n_hidden": config.n_hidden, "n_layers": config.n_layers}
+        shape["inject_everywhere"] = config.deeply_inject_covariates
+        self.encoder = Encoder(
+            schema.n_genes + n_continuous * config.encode_covariates,
+            config.n_latent,
+            levels=schema.n_levels if config.encode_covariates else {},
+            dropout_rate=config.dropout_rate,
+            **shape,
+            **config.norms("encoder"),
+        )
+        self.decoder = MLP(config.n_latent + n_continuous, levels=schema.n_levels, **shape, **config.norms("decoder"))
+        self.fraction_logits = ConditionalLinear(config.n_hidden, schema.n_genes)
+        if config.gene_likelihood == "zinb":
+            self.zero_inflation_logits = ConditionalLinear(config.n_hidden, schema.n_genes)
+        if config.gene_likelihood != "poisson":
+            n_rows = schema.n_levels[BATCH] if config.dispersion == "gene-batch" else None
+            self.log_inverse_dispersion = Dispersion(schema.n_genes, n_rows)
+
+    def forward(self, cells: Minibatch, kl_weight: float = 1.0) -> Loss:
+        return self.loss(cells, kl_weight)
+
+    def encode(self, cells: Minibatch) -> Normal:
+        """q(z | counts, batch), over (cells, n_latent)."""
+        features = torch.log1p(cells.counts) if self.config.gene_likelihood != "normal" else cells.counts
+        if self.config.encode_covariates:
+            features = _joined(features, cells.continuous)
+        return self.encoder(features, cells.categories, cells.noise)
+
+    def decode(self, z: Tensor, cells: Minibatch) -> Tensor:
+        """What the decoder's last hidden layer says of z in the cells' batches, (cells, n_hidden)."""
+        return self.decoder(_joined(z, cells.continuous), cells.categories)
+
+    def expected_fractions(self, hidden: Tensor) -> Tensor:
+        """Each gene's expected share of a cell's counts, (cells, genes); rows sum to one."""
+        return torch.softmax(self.fraction_logits(hidden), dim=-1)
+
+    def expected_counts(self, hidden: Tensor, cells: Minibatch) -> Tensor:
+        """Mean of each count, (cells, genes)."""
+        if self.config.gene_likelihood == "normal":
+            return self.fraction_logits(hidden)
+        if cells.size_factor is not None:
+            return cells.size_factor * F.softplus(self.fraction_logits(hidden))
+        return cells.library_size * self.expected_fractions(hidden)
+
+    def log_likelihood(self, z: Tensor, cells: Minibatch) -> Tensor:
+        """log p(counts | z, batch) in nats, (cells, genes)."""
+        hidden = self.decode(z, cells)
+        expected = self.expected_counts(hidden, cells)
+        likelihood = self.config.gene_likelihood
+        if likelihood == "poisson":
+            return log_poisson(cells.counts, expected)
+        inverse_dispersion = self.log_inverse_dispersion(cells.categories).exp()
+        if likelihood == "normal":
+            return log_normal(cells.counts, expected, inverse_dispersion)
+        if likelihood == "nb":
+            return log_negative_binomial(cells.counts, expected, inverse_dispersion)
+        logits = self.zero_inflation_logits(hidden)
+        return log_zero_inflated_negative_binomial(cells.counts, expected, inverse_dispersion, logits)
+
+    def loss(self, cells: Minibatch, kl_weight: float = 1.0) -> Loss:
+        posterior = self.encode(cells)
+        z = posterior.rsample(cells.noise)
+        reconstruction = -self.log_likelihood(z, cells).sum(-1).mean()  # nats per cell
+        kl_latent = kl_to_standard_normal(posterior).sum(-1).mean()
+        return Loss({"reconstruction": reconstruction, "kl_latent": kl_latent}, weights={"kl_latent": kl_weight})
+
+
+class Dispersion(nn.Module):
+    """Logarithm of each gene's inverse dispersion (of its variance, under a normal likelihood): one row for all cells,
+    or one row per batch."""
+
+    def __init__(self, n_genes: int, n_batches: int | None):
+        super().__init__()
+        self.per_batch = n_batches is not None
+        if self.per_batch:
+            self.table = CategoryTable(BATCH, n_batches, n_genes)
+        else:
+            self.shared = nn.Parameter(torch.zeros(n_genes))
+
+    def initialize(self, generator: torch.Generator) -> None:
+        nn.init.normal_(self.table.blocks[0] if self.per_batch else self.shared, generator=generator)
+
+    def forward(self, categories: Mapping[str, Tensor]) -> Tensor:
+        return self.table(categories) if self.per_batch else self.shared
+
+
+def _joined(features: Tensor, continuous: Tensor | None) -> Tensor:
+    return features if continuous is None else torch.cat([features, continuous], dim=-1)
+
+
+class SCVI(Model):
+    """scVI: integrates counts of several batches into one latent space.
+
+    Parameters
+    ----------
+    adata
+        Raw counts in X, or in the layer that `layer` names. Not modified.
+    batch_key, labels_key, layer, size_factor_key
+        Columns of `obs` (and a layer) to read; see `DataSchema`.
+    categorical_covariate_keys, continuous_covariate_keys
+        More columns of `obs` to correct for.
+    seed
+        Of the initial weights.
+    **config
+        Fields of `SCVIConfig`. A reference that queries are to be mapped onto needs `encode_covariates=True`; the
+        setting published with scArches is `n_layers=2, encode_covariates=True, deeply_inject_covariates=False,
+        use_layer_norm="both", use_batch_norm="none"`.
+
+    References
+    ----------
+    Lopez et al. 2018, doi:10.1038/s41592-018-0229-2. Surgery: Lotfollahi et al. 2022, doi:10.1038/s41587-021-01001-7.
+
+    Examples
+    --------
+    >>> model = SCVI(adata, batch_key="batch", encode_covariates=True)
+    >>> model.train()
+    >>> adata.obsm["X_scvi"] = model.get_latent_representation()
+    """
+
+    config_class, module_class = SCVIConfig, SCVIModule
+
+    @property
+    def expects(self) -> str:
+        return "any" if self.config.gene_likelihood == "normal" else "counts"
+
+    def get_normalized_expression(
+        self, adata=None, *, library_size: float | str = 1.0, gene_list=None, batch_size: int = 1024
+    ) -> pd.DataFrame:
+        """Expression as the decoder sees it, at the posterior mean, without the noise of counting.
+
+        Parameters
+        ----------
+        adata
+            Cells; None for the model's own.
+        library_size
+            What each cell's values sum to over all genes; "latent" for its own total count.
+        gene_list
+            Genes to return; None for all.
+        batch_size
+            Cells at a time.
+
+        Returns
+        -------
+        DataFrame, cells × genes.
+        """
+        genes = pd.Index(self.schema.genes)
+        columns = self._positions(gene_list)
+
+        def normalized(cells: Minibatch) -> Tensor:
+            hidden = self.module.decode(self.module.encode(cells).mean, cells)
+            if self.config.gene_likelihood == "normal" or cells.size_factor is not None or library_size == "latent":
+                return self.module.expected_counts(hidden, cells)[:, columns]
+            return library_size * self.module.expected_fractions(hidden)[:, columns]
+
+        adata = self._adata_or_own(adata)
+        values = self._per_cell(adata, normalized, batch_size)
+        return pd.DataFrame(values, index=adata.obs_names, columns=genes[columns])
+
+    def get_elbo(self, adata=None, *, seed: int = 0, batch_size: int = 1024) -> float:
+        """Mean evidence lower bound, in nats per cell; higher is better. One posterior sample per cell."""
+        terms = self._loss_terms(adata, seed, batch_size)
+        return -float(sum(terms.values()))
+
+    def get_reconstruction_error(self, adata=None, *, seed: int = 0, batch_size: int = 1024) -> float:
+        """Mean of −log p(counts | z), in nats per cell, at one posterior sample per cell; lower is better."""
+        return float(self._loss_terms(adata, seed, batch_size)["reconstruction"])
+
+    def _positions(self, gene_list) -> np.ndarray:
+        if gene_list is None:
+            return np.arange(self.schema.n_genes)
+        return self._known_genes(gene_list)

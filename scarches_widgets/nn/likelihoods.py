@@ -25,10 +25,9 @@ def log_poisson(counts: Tensor, mean: Tensor) -> Tensor:
 def log_negative_binomial(counts: Tensor, mean: Tensor, inverse_dispersion: Tensor) -> Tensor:
     """Negative binomial with variance = mean + mean² / inverse_dispersion."""
     mean, theta = _positive(mean), _positive(inverse_dispersion)
-    log_binomial = log_gamma_ratio(counts, theta) - torch.lgamma(counts + 1)
     log_odds = mean.log() - theta.log()
     # θ log(θ / (θ + μ)) + x log(μ / (θ + μ)), without overflow or cancellation at either end
-    return log_binomial + theta * F.logsigmoid(-log_odds) + counts * F.logsigmoid(log_odds)
+    return _log_binomial(counts, theta) + (theta + counts) * F.logsigmoid(-log_odds) + counts * log_odds
 
 
 def log_zero_inflated_negative_binomial(
@@ -47,9 +46,17 @@ def log_normal(values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     return -0.5 * ((values - mean).square() / variance + variance.log() + torch.log(variance.new_tensor(2 * torch.pi)))
 
 
+def _log_binomial(counts: Tensor, theta: Tensor) -> Tensor:
+    """log Γ(x + θ) − log Γ(θ) − log x!, which is zero for the many counts of zero: only the others are computed."""
+    counts, theta = torch.broadcast_tensors(counts, theta)
+    seen = counts.nonzero(as_tuple=True)
+    values = log_gamma_ratio(counts[seen], theta[seen]) - torch.lgamma(counts[seen] + 1)
+    return torch.zeros_like(counts).index_put(seen, values)
+
+
 def log_gamma_ratio(counts: Tensor, theta: Tensor) -> Tensor:
     """log Γ(counts + θ) − log Γ(θ), without cancellation when θ is large."""
-    if theta.detach().max() < STIRLING_FROM:
+    if not theta.numel() or theta.detach().max() < STIRLING_FROM:
         return torch.lgamma(counts + theta) - torch.lgamma(theta)
     small, large = theta.clamp_max(STIRLING_FROM), theta.clamp_min(STIRLING_FROM)
     exact = torch.lgamma(counts + small) - torch.lgamma(small)

@@ -1,0 +1,223 @@
+"""The shell's `scarches-widgets`: demo, doctor, train, map. Reads options, calls the package, prints."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import platform
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+LISTED = (
+    "scarches-widgets", "torch", "anndata", "scanpy", "squidpy", "numpy", "scipy", "pandas", "bokeh", "anywidget",
+    "ipywidgets", "jupyterlab", "faiss-cpu", "napari",
+)  # fmt: skip
+DEMO = {"n_obs": 4000, "n_vars": 600, "n_batches": 4, "n_types": 8}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 2 for a mistake in options or data, 130 after an interrupt."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        options.run(options)
+    except (ValueError, TypeError, OSError, RuntimeError, ArithmeticError) as error:
+        if options.json:
+            print(json.dumps({"event": "Failed", "error": str(error)}), flush=True)
+        print(f"scarches-widgets: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("scarches-widgets: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def demo(options: argparse.Namespace) -> None:
+    """The whole journey on simulated cells: train a reference, map a query of an unseen batch, write a report."""
+    from . import datasets
+    from .mapping.jobs import MapJob, run_map_job
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    atlas = datasets.atlas(**DEMO, seed=options.seed)
+    path = options.out / "simulated_atlas.h5ad"
+    atlas.write_h5ad(path, compression="gzip")
+    job = MapJob(
+        reference=path,
+        out=options.out,
+        query_batches=[atlas.obs["batch"].unique().tolist()[-1]],
+        batch_key="batch",
+        labels_key="cell_type",
+        n_neighbors=30,
+        seed=options.seed,
+        overwrite=True,
+    )
+    _say(options, "Simulated", {"cells": atlas.n_obs, "genes": atlas.n_vars, "query": job.query_batches})
+    mapped = run_map_job(job, _teller(options), progress=not options.json)
+    _show_result(options, mapped, options.out)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train a reference and save it."""
+    from .mapping.jobs import TrainJob, run_train_job
+
+    job = _job(TrainJob, options)
+    run_train_job(job, _teller(options), progress=not options.json)
+    _say(options, None, {"model": str(job.out)})
+
+
+def map_(options: argparse.Namespace) -> None:
+    """Map a query onto a reference, label its cells, write tables and a report."""
+    from .mapping.jobs import MapJob, run_map_job
+
+    job = _job(MapJob, options)
+    _show_result(options, run_map_job(job, _teller(options), progress=not options.json), job.out)
+
+
+def doctor(options: argparse.Namespace) -> None:
+    """What is installed, what this process may use, and what will fit."""
+    from .training.limits import cells_that_fit, memory_limit, usable_cpus
+
+    versions = {name: _version(name) for name in LISTED}
+    memory = memory_limit()
+    facts = {
+        "python": platform.python_version(),
+        **versions,
+        "cpus": usable_cpus(),
+        "memory_gb": round(memory / 1e9, 1),
+        "devices": _devices(),
+        "cells_that_fit": {f"{n_genes} genes": cells_that_fit(n_genes, memory) for n_genes in (2000, 5000, 20000)},
+    }
+    if options.json:
+        print(json.dumps(facts))
+        return
+    for name in ("python", *LISTED):
+        print(f"{name:18} {facts[name] or 'not installed'}")
+    print(f"\n{facts['cpus']} CPUs and {facts['memory_gb']} GB of memory may be used; torch runs on {facts['devices']}.")
+    print("Cells that can be trained on in memory (counts, one in ten above zero):")
+    for genes, cells in facts["cells_that_fit"].items():
+        print(f"  {genes:>12}  {cells:>12,}")
+    missing = [name for name in ("torch", "anndata", "scanpy") if versions[name] is None]
+    if missing:
+        raise RuntimeError(f"{', '.join(missing)} missing: install with pip install scarches-widgets.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scarches-widgets", description=__doc__.partition(". Reads")[0] + ".")
+    parser.set_defaults(json=False)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name, function):
+        child = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        child.add_argument("--json", action="store_true", help="print one JSON object per line instead of text")
+        child.set_defaults(run=function)
+        return child
+
+    child = command("demo", demo)
+    child.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results (default: demo)")
+    child.add_argument("--seed", type=int, default=0)
+    command("doctor", doctor)
+    for name, function in (("train", train), ("map", map_)):
+        child = command(name, function)
+        child.add_argument("job", nargs="?", type=Path, help="TOML file with any of the options; options win")
+        child.add_argument("--reference", help="h5ad file of the reference, with raw counts")
+        child.add_argument("--out", help="folder for the results")
+        child.add_argument("--model", help="model to train (default: SCVI)")
+        child.add_argument("--batch-key", help="column of obs with the batches")
+        child.add_argument("--labels-key", help="column of obs with the labels")
+        child.add_argument("--layer", help="layer with the raw counts (default: X)")
+        child.add_argument("--seed", type=int)
+        child.add_argument("--overwrite", action="store_true", default=None)
+        for table, what in (("config", "of the model: n_layers=2"), ("train", "of training: max_epochs=20")):
+            child.add_argument(f"--{table}", action="append", metavar="NAME=VALUE", help=f"an option {what}")
+        if name == "train":
+            child.add_argument("--leave-out", nargs="+", metavar="BATCH", help="batches to leave out of the reference")
+            continue
+        child.add_argument("--query", help="h5ad file of the query")
+        child.add_argument("--query-batches", nargs="+", metavar="BATCH", help="batches that are the query")
+        child.add_argument("--reference-batches", nargs="+", metavar="BATCH", help="batches that are the reference")
+        child.add_argument("--saved-model", help="folder of a saved reference model, instead of training one")
+        child.add_argument("--n-neighbors", type=int, help="reference cells that vote on a label (default: 50)")
+        child.add_argument("--threshold", type=float, help="label cells of larger uncertainty Unknown (default: 1, none)")
+        child.add_argument("--query-train", action="append", metavar="NAME=VALUE", help="an option of the query's training")
+        child.add_argument("--surgery", action="append", metavar="NAME=VALUE", help="min_gene_overlap=0.4, gene_map=…")
+    return parser
+
+
+def _job(job_class: type, options: argparse.Namespace):
+    """The job of the TOML file, with the options given on the command line put over it."""
+    from .training.options import field_names, typed
+
+    given: dict[str, Any] = {}
+    if options.job is not None:
+        given = tomllib.loads(options.job.read_text(encoding="utf-8"))
+    for name in field_names(job_class):
+        value = getattr(options, name, None)
+        if isinstance(value, list) and name in ("config", "train", "query_train", "surgery"):
+            given[name] = {**given.get(name, {}), **dict(map(_assignment, value))}
+        elif value is not None:
+            given[name] = value
+    missing = [name for name in ("reference", "out") if name not in given]
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} must be given, as options or in a job file.")
+    return typed(job_class, given, of="the job")
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """`n_layers=2` as a name and a value; what is no TOML value is text."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ValueError(f"'{text}' is not of the form NAME=VALUE.")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+def _teller(options: argparse.Namespace):
+    return lambda event, content: _say(options, event, content)
+
+
+def _say(options: argparse.Namespace, event: str | None, content: dict) -> None:
+    """An event, as a JSON line or as a line to read; epochs are left to the progress bar."""
+    if options.json:
+        print(json.dumps({"event": event or "Done", **content}), flush=True)
+    elif event == "Simulated":
+        print(f"Simulated {content['cells']:,} cells × {content['genes']} genes; {content['query'][0]} is the query.")
+    elif event == "Mapped":
+        print(f"{content['query_cells']:,} query cells mapped. {content['genes']}")
+    elif event is None:
+        print(f"Model saved in {content['model']}")
+
+
+def _show_result(options: argparse.Namespace, mapped, out: Path) -> None:
+    if options.json:
+        return
+    if mapped.scores is not None:
+        print("\n" + mapped.scores.round(3).rename(columns=lambda name: name.replace("_", " ")).to_string() + "\n")
+    print(f"Report: {out / 'report.html'}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> str:
+    if _version("torch") is None:
+        return "nothing"
+    import torch
+
+    devices = ["cpu"] + [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    return ", ".join(devices)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

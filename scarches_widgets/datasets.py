@@ -1,0 +1,292 @@
+"""Simulated single-cell data whose truth is known, for lessons and tests, and a small real data set.
+
+`atlas`, of cell i and gene g:
+
+    logits_ig = log_baseline_g + Σ_c X_truth_ic · effects_gc + batch_effects_(g, batch of i)
+    fractions_i = softmax_g(logits_ig)
+    counts_ig ~ NegativeBinomial(library_size_i · fractions_ig, inverse_dispersion_g)
+
+where coordinate c of X_truth is 1 for the lineage, the family and the type of the cell, or the activity of a program.
+
+One seed fixes all; the process's global random state is neither read nor moved.
+"""
+
+from __future__ import annotations
+
+from itertools import islice, pairwise
+from numbers import Integral
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+# Type, family, lineage; the first few already span the tree. Names are unique over all three levels.
+IMMUNE_TYPES = (
+    ("CD4 naive T", "T cells", "Lymphoid"),
+    ("CD8 cytotoxic T", "T cells", "Lymphoid"),
+    ("Classical monocyte", "Monocytes", "Myeloid"),
+    ("Naive B", "B cells", "Lymphoid"),
+    ("CD4 memory T", "T cells", "Lymphoid"),
+    ("Nonclassical monocyte", "Monocytes", "Myeloid"),
+    ("Memory B", "B cells", "Lymphoid"),
+    ("CD56dim NK", "Innate lymphoid cells", "Lymphoid"),
+    ("Conventional dendritic", "Dendritic cells", "Myeloid"),
+    ("Plasmacytoid dendritic", "Dendritic cells", "Myeloid"),
+    ("Hematopoietic stem cell", "Stem and progenitor cells", "Progenitor"),
+    ("Regulatory T", "T cells", "Lymphoid"),
+    ("CD56bright NK", "Innate lymphoid cells", "Lymphoid"),
+    ("Plasma cell", "B cells", "Lymphoid"),
+    ("Neutrophil", "Granulocytes", "Myeloid"),
+    ("Erythroblast", "Erythroid cells", "Progenitor"),
+    ("CD8 naive T", "T cells", "Lymphoid"),
+    ("MAIT", "T cells", "Lymphoid"),
+    ("Gamma-delta T", "T cells", "Lymphoid"),
+    ("Inflammatory macrophage", "Macrophages", "Myeloid"),
+    ("Resident macrophage", "Macrophages", "Myeloid"),
+    ("Mast cell", "Granulocytes", "Myeloid"),
+    ("Granulocyte-monocyte progenitor", "Stem and progenitor cells", "Progenitor"),
+    ("Reticulocyte", "Erythroid cells", "Progenitor"),
+    ("Intermediate monocyte", "Monocytes", "Myeloid"),
+    ("Transitional B", "B cells", "Lymphoid"),
+)
+PROGRAMS = ("Interferon response", "Cell cycle", "Hypoxia", "Stress response", "Glycolysis", "Antigen presentation")
+LEVELS = ("type_level1", "type_level2", "cell_type")
+CELLS_AT_ONCE = 2048  # a fixed number: it is part of what a seed means
+
+
+def atlas(
+    n_obs: int = 2000,
+    n_vars: int = 500,
+    n_batches: int = 3,
+    n_types: int = 8,
+    seed: int = 0,
+    *,
+    n_programs: int = 4,
+    batch_strength: float = 1.0,
+    type_strength: float = 1.0,
+    mean_counts: float = 1500.0,
+) -> AnnData:
+    """Counts of an immune atlas from several batches: cell types in a tree, and gene programs that vary within types.
+
+    With the default strengths, a new batch is labelled well but clearly imperfectly by its neighbours in a PCA, and
+    almost perfectly by a model that corrects for batches.
+
+    Parameters
+    ----------
+    n_obs
+        Cells; at least one per batch and type.
+    n_vars
+        Genes; at least 4 × (n_types + n_programs).
+    n_batches, n_types, n_programs
+        Every type occurs in every batch, in shares that differ between batches.
+    seed
+        Genes, types and batches are drawn apart from the cells: the same seed with another `n_obs` gives other cells of
+        the same atlas.
+    batch_strength
+        Scale of the batches' effects on genes and of their differences in depth. 0: batches differ only in the shares
+        of their types.
+    type_strength
+        Scale of the effects of lineages, families, types and markers. 0: types are alike.
+    mean_counts
+        Expected counts of a cell, averaged over batches (geometric mean).
+
+    Returns
+    -------
+    AnnData of raw counts (CSR, float32) with
+
+    - `obs`: `batch`; `type_level1` (lineage), `type_level2` (family), `cell_type`; `library_size` (expected counts)
+    - `var`: `log_baseline`, `inverse_dispersion`
+    - `obsm["X_truth"]`: the cell's noise-free state: 1 for each node on its type's path, then its programs' activities
+    - `uns["truth"]`: `coordinates`, the names of X_truth's columns; `effects` (genes × coordinates) and `batch_effects`
+      (genes × batches), in natural logarithms; `markers`, each type's own raised genes; `programs`, each program's
+      genes; `hierarchy`, rows of parent and child from "root" down; `parameters`, the arguments
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range.
+    """
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
+    parameters = dict(
+        n_obs=n_obs, n_vars=n_vars, n_batches=n_batches, n_types=n_types, seed=seed, n_programs=n_programs
+    )
+    parameters |= dict(batch_strength=batch_strength, type_strength=type_strength, mean_counts=mean_counts)
+    _check_ranges(**parameters)
+    biology_rng, batch_rng, cell_rng = np.random.default_rng(seed).spawn(3)
+    types = _types(n_types)
+    var, effects, markers, programs = _draw_biology(types, n_vars, n_programs, type_strength, biology_rng)
+    program_frequency = biology_rng.beta(0.6, 0.9, (n_types, n_programs))  # how often cells of a type run a program
+    batch_effects, depth, type_shares = _draw_batches(effects[types["cell_type"]], n_batches, batch_strength, batch_rng)
+
+    batch, cell_type = _assign_cells(n_obs, type_shares, cell_rng)
+    is_active = cell_rng.random((n_obs, n_programs)) < program_frequency[cell_type]
+    activity = is_active * cell_rng.gamma(2.0, 0.5, (n_obs, n_programs))  # mean 1 where active
+    nodes = [name for name in effects if name not in programs]
+    on_path = np.stack([types.isin([node]).any(axis=1) for node in nodes], axis=1)  # (types, nodes)
+    state = np.hstack([on_path[cell_type], activity])  # (cells, coordinates)
+    library_size = mean_counts * depth[batch] * cell_rng.lognormal(-(0.35**2) / 2, 0.35, n_obs)
+    counts = _draw_counts(state, effects, batch_effects, batch, library_size, var, cell_rng)
+
+    obs = pd.DataFrame(index=[f"Cell{number:05d}" for number in range(1, n_obs + 1)])
+    obs["batch"] = pd.Categorical.from_codes(batch, batch_effects.columns)
+    for level in LEVELS:
+        obs[level] = pd.Categorical(types[level].to_numpy()[cell_type], categories=types[level].unique())
+    obs["library_size"] = library_size
+    truth = {
+        "coordinates": effects.columns.to_numpy(dtype=object),
+        "effects": effects,
+        "batch_effects": batch_effects,
+        "markers": markers,
+        "programs": programs,
+        "hierarchy": _edges(types),
+        "parameters": parameters,
+    }
+    return AnnData(counts, obs=obs, var=var, obsm={"X_truth": state.astype(np.float32)}, uns={"truth": truth})
+
+
+def pbmc68k() -> AnnData:
+    """700 real blood cells × 765 genes, which come with scanpy: nothing is downloaded.
+
+    Returns
+    -------
+    AnnData whose `X` is log-normalised and scaled per gene, and whose `raw.X` is log-normalised: neither holds counts,
+    so models of counts do not fit. Cell types are in `obs["bulk_labels"]`.
+
+    References
+    ----------
+    Zheng et al. 2017, doi:10.1038/ncomms14049.
+    """
+    import scanpy
+
+    return scanpy.datasets.pbmc68k_reduced()
+
+
+def _check_ranges(
+    n_obs, n_vars, n_batches, n_types, n_programs, seed, batch_strength, type_strength, mean_counts
+) -> None:
+    whole = {"n_batches": (n_batches, 1), "n_types": (n_types, 1), "n_programs": (n_programs, 0), "seed": (seed, 0)}
+    for name, (value, least) in whole.items():
+        _check_whole(name, value, least)
+    _check_whole("n_obs", n_obs, n_batches * n_types, " (n_batches × n_types), so that every batch has every type")
+    enough = 4 * (n_types + n_programs)
+    _check_whole("n_vars", n_vars, enough, " (4 × (n_types + n_programs)), so that each has genes of its own")
+    for name, value in {"batch_strength": batch_strength, "type_strength": type_strength}.items():
+        if not 0 <= value <= 5:
+            raise ValueError(f"{name}={value!r} must lie between 0 (no effect) and 5.")
+    if not 0 < mean_counts <= 1e7:
+        raise ValueError(f"mean_counts={mean_counts!r} must be more than 0 and at most 10 million counts per cell.")
+
+
+def _check_whole(name: str, value: int, least: int, why: str = "") -> None:
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least {least:,}{why}.")
+
+
+def _types(n_types: int) -> pd.DataFrame:
+    """One row per type, one column per level; after the named types, generated ones, three to a family."""
+    import pandas as pd
+
+    generated = [
+        (f"Type {number}", f"Family {number // 3}", f"Lineage {number // 9}")
+        for number in range(len(IMMUNE_TYPES), n_types)
+    ]
+    return pd.DataFrame([*IMMUNE_TYPES, *generated][:n_types], columns=LEVELS[::-1])
+
+
+def _program_names(n_programs: int) -> list[str]:
+    return [*PROGRAMS, *(f"Program {number}" for number in range(len(PROGRAMS), n_programs))][:n_programs]
+
+
+def _edges(types: pd.DataFrame) -> np.ndarray:
+    """Rows of parent and child, from "root" down."""
+    import numpy as np
+
+    paths = types.assign(root="root")
+    edges = [edge for parent, child in pairwise(["root", *LEVELS]) for edge in zip(paths[parent], paths[child])]
+    return np.array(list(dict.fromkeys(edges)), dtype=object)
+
+
+def _draw_biology(types: pd.DataFrame, n_vars: int, n_programs: int, type_strength: float, rng: np.random.Generator):
+    """Genes (`var`), effects (genes × tree nodes and programs), and the genes of each type's markers and each program.
+
+    What a lineage or family adds, all its types share: so siblings are alike and are confused first.
+    """
+    import numpy as np
+    import pandas as pd
+
+    genes = pd.Index([f"Gene{number:04d}" for number in range(1, n_vars + 1)])
+    var = pd.DataFrame({"log_baseline": rng.normal(0, 1.2, n_vars)}, index=genes)
+    var["inverse_dispersion"] = rng.lognormal(np.log(4), 0.4, n_vars)
+    columns = {}
+    for level, share_of_genes in zip(LEVELS, (0.2, 0.15, 0.08)):
+        for node in types[level].unique():
+            columns[node] = type_strength * rng.normal(0, 0.7, n_vars) * (rng.random(n_vars) < share_of_genes)
+    effects = pd.DataFrame(columns | dict.fromkeys(_program_names(n_programs), 0.0), index=genes)
+
+    shuffled = iter(rng.permutation(genes))  # so that no gene serves two types or programs
+    n_markers = max(2, min(10, n_vars // (4 * len(types))))
+    n_program_genes = max(2, min(40, n_vars // (4 * max(n_programs, 1))))
+    markers = {name: sorted(islice(shuffled, n_markers)) for name in types["cell_type"]}
+    programs = {name: sorted(islice(shuffled, n_program_genes)) for name in _program_names(n_programs)}
+    for name, raised in markers.items():
+        var.loc[raised, "log_baseline"] -= 1
+        effects.loc[raised, name] = type_strength * rng.uniform(1, 2, n_markers)
+    for name, raised in programs.items():
+        effects.loc[raised, name] = rng.uniform(0.4, 1.0, n_program_genes)
+    return var, effects, markers, programs
+
+
+def _draw_batches(type_effects: pd.DataFrame, n_batches: int, batch_strength: float, rng: np.random.Generator):
+    """Effects on the logarithm (genes × batches), relative depth of each batch, and its shares of types.
+
+    A batch shifts half of the genes at random, and all along the types' own effects, as ambient RNA and dissociation
+    do: only the second misleads neighbours, since random shifts stand at right angles to what tells types apart.
+    """
+    import numpy as np
+    import pandas as pd
+
+    n_vars, n_types = type_effects.shape
+    at_random = rng.normal(0, 0.3, (n_vars, n_batches)) * (rng.random((n_vars, n_batches)) < 0.5)
+    along_types = type_effects.to_numpy() @ rng.uniform(-0.7, 0.7, (n_types, n_batches))
+    names = [f"batch{number}" for number in range(n_batches)]
+    effects = pd.DataFrame(batch_strength * (at_random + along_types), index=type_effects.index, columns=names)
+    log_depth = batch_strength * rng.normal(0, 0.3, n_batches)
+    return effects, np.exp(log_depth - log_depth.mean()), rng.dirichlet(np.full(n_types, 4.0), n_batches)
+
+
+def _assign_cells(n_obs: int, type_shares: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Batch and type of each cell, in random order: one cell of each type in each batch, the others by chance."""
+    import numpy as np
+
+    n_batches, n_types = type_shares.shape
+    n_sure = n_batches * n_types
+    batch = np.concatenate([np.arange(n_sure) // n_types, rng.integers(n_batches, size=n_obs - n_sure)])
+    by_chance = (rng.random((n_obs, 1)) > type_shares.cumsum(axis=1)[batch]).sum(axis=1)
+    cell_type = np.minimum(by_chance, n_types - 1)  # shares may sum to a little less than 1
+    cell_type[:n_sure] = np.arange(n_sure) % n_types
+    order = rng.permutation(n_obs)
+    return batch[order], cell_type[order]
+
+
+def _draw_counts(state, effects, batch_effects, batch, library_size, var, rng: np.random.Generator) -> csr_matrix:
+    """Negative binomial counts, float32 (cells, genes): a Poisson whose rate is gamma-distributed."""
+    import numpy as np
+    from scipy import sparse
+    from scipy.special import softmax
+
+    log_baseline, inverse_dispersion = var["log_baseline"].to_numpy(), var["inverse_dispersion"].to_numpy()
+    effects, batch_effects = effects.to_numpy().T, batch_effects.to_numpy().T  # (coordinates, genes), (batches, genes)
+    blocks = []
+    for start in range(0, len(state), CELLS_AT_ONCE):
+        cells = slice(start, start + CELLS_AT_ONCE)
+        fractions = softmax(log_baseline + state[cells] @ effects + batch_effects[batch[cells]], axis=1)
+        expected_counts = library_size[cells, None] * fractions
+        rate = rng.gamma(inverse_dispersion, expected_counts / inverse_dispersion)
+        blocks.append(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)))
+    return sparse.vstack(blocks, format="csr")

@@ -1,0 +1,5 @@
+"""Using a fitted model: a query on its reference, labels, and honest scores."""
+
+from . import metrics
+
+__all__ = ["metrics"]

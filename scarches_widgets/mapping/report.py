@@ -1,0 +1,207 @@
+"""One HTML page that tells how a mapping went: scores, curves, embedding, labels. Opens offline, runs no script."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ..models.base import Model
+
+if TYPE_CHECKING:
+    from .journey import Mapped
+
+MOST_CELLS = 4000  # drawn in the embedding
+# Okabe & Ito's colours, which colour-blind people can tell apart, then lighter and darker steps between them
+COLOURS = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999",
+    "#004B76", "#8F6200", "#00563F", "#8A3F69", "#A9D8F5", "#F3A26B", "#B8AE00", "#444444",
+)  # fmt: skip
+EXPLAINED = {  # column of Mapped.scores -> name, meaning
+    "accuracy": ("Accuracy", "share of query cells with the right label"),
+    "macro_f1": ("Macro-F1", "harmonic mean of precision and recall, averaged over types"),
+    "auroc_unknown_types": ("AUROC of unknown types", "how well uncertainty tells types that the reference lacks"),
+    "mixing_within_types": ("Mixing within types", "batches among a cell's neighbours of its type; 1 = mixed as by chance"),
+    "asw_types": ("ASW of types", "silhouette of types; 1 = far apart, 0.5 = touching"),
+}
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1b1f; --soft: #5c5c66; --paper: #fff; --line: #d9d9e0; --panel: #f6f6f9; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ececf1; --soft: #a5a5b3; --paper: #17171b; --line: #3a3a44; --panel: #212127; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem;
+       margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+p.lead { font-size: 1.05rem; } .soft, figcaption, th small { color: var(--soft); }
+table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line);
+       text-align: right; vertical-align: top; } th:first-child { text-align: left; }
+th small { display: block; font-weight: normal; line-height: 1.3; }
+.scroll { overflow-x: auto; }
+figure { margin: 1rem 0; } img { max-width: 100%; background: #fff; border-radius: 6px; border: 1px solid var(--line); }
+figcaption { font-size: .9rem; }
+"""
+
+
+def write_report(path: Path, title: str, mapped: Mapped, reference: Model) -> None:
+    """Write the page for a mapping onto `reference`."""
+    figures = [
+        ("Training", _draw_curves(reference, mapped.model), "Loss per cell (nats) by epoch, on training and held-out cells."),
+        ("Embedding", _draw_embedding(mapped), _embedding_caption(mapped)),
+    ]
+    if mapped.scores is not None:
+        figures.append(("Labels", _draw_labels(mapped), "Left: given label against transferred label, share of each row. "
+                        "Right: the transfer's uncertainty, 0 = all neighbours agree."))  # fmt: skip
+    body = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(_summary(mapped, reference))}</p>']
+    if mapped.scores is not None:
+        body += ["<h2>Scores</h2>", _table(mapped.scores)]
+    for heading, png, caption in figures:
+        body.append(
+            f'<h2>{heading}</h2><figure><img alt="{_text(caption)}" src="data:image/png;base64,{png}">'
+            f"<figcaption>{_text(caption)}</figcaption></figure>"
+        )
+    body += ["<h2>Genes</h2>", f"<p>{_text(mapped.model.gene_report)}</p>"]
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+        f"<title>{_text(title)}</title><style>{STYLE}</style></head><body><main>{''.join(body)}</main></body></html>\n"
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _summary(mapped: Mapped, reference: Model) -> str:
+    n_query = int((mapped.cells.obs["role"] == "query").sum())
+    text = (
+        f"{n_query:,} cells of {_batches(mapped, 'query')} were mapped onto {reference.adata.n_obs:,} cells of "
+        f"{_batches(mapped, 'reference')} with {type(reference).__name__} and architecture surgery."
+    )
+    if mapped.scores is None:
+        return text
+    unknown = (mapped.cells.obs["predicted"] == "Unknown").sum()
+    text += f" {unknown:,} cells were left “Unknown”." if unknown else ""
+    if "accuracy" in mapped.scores:
+        ours, baseline = mapped.scores["accuracy"]
+        text += f" {ours:.1%} of the labels agree with those given in the data (PCA + kNN: {baseline:.1%})."
+    return text
+
+
+def _batches(mapped: Mapped, role: str) -> str:
+    names = mapped.cells.obs.loc[mapped.cells.obs["role"] == role, "batch"].unique()
+    return f"{len(names)} batch{'es' if len(names) > 1 else ''}"
+
+
+def _table(scores: pd.DataFrame) -> str:
+    head = "".join(f"<th>{_text(method)}</th>" for method in scores.index)
+    rows = ""
+    for column in scores:
+        name, meaning = EXPLAINED[column]
+        values = "".join(f"<td>{value:.3f}</td>" for value in scores[column])
+        rows += f"<tr><th>{name}<small>{meaning}</small></th>{values}</tr>"
+    return f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _draw_curves(reference: Model, query: Model) -> str:
+    figure, axes = _figure(2, (10, 3.2))
+    for axis, model, title in zip(axes, (reference, query), ("reference", "query, after surgery")):
+        history = model.history
+        axis.set(title=title, xlabel="epoch", ylabel="loss per cell (nats)")
+        for column, label, style in (("train", "training", "-"), ("val", "held out", "--")):
+            if f"{column}_unweighted_loss" in history:
+                axis.plot(history[f"{column}_unweighted_loss"], style, label=label, color=COLOURS[0 if style == "-" else 1])
+        if len(history):
+            axis.legend(frameon=False)
+        else:
+            axis.text(0.5, 0.5, "not trained", ha="center", transform=axis.transAxes)
+    return _png(figure)
+
+
+def _draw_embedding(mapped: Mapped) -> str:
+    from sklearn.manifold import TSNE
+
+    chosen = _drawn(mapped)
+    obs = mapped.cells.obs.iloc[chosen]
+    z = mapped.cells.obsm["X_mapped"][chosen]
+    position = TSNE(perplexity=min(30, (len(z) - 1) / 3), random_state=0, init="pca").fit_transform(z) if len(z) > 3 else z
+    panels = [("reference and query", "role"), ("batch", "batch")]
+    panels += [("given label", "label"), ("transferred label", "predicted")] if mapped.scores is not None else []
+    figure, axes = _figure(len(panels), (10, 5 * ((len(panels) + 1) // 2)), columns=2)
+    names = sorted({*obs.get("label", ()), *obs.get("predicted", ())} - {""})
+    for axis, (title, column) in zip(axes, panels):
+        shared = dict(zip(names, range(len(names)))) if column in ("label", "predicted") else None
+        _scatter(axis, position, obs[column].astype(str), shared)
+        axis.set(title=title, xticks=[], yticks=[])
+        axis.spines[["left", "bottom"]].set_visible(False)
+    return _png(figure)
+
+
+def _embedding_caption(mapped: Mapped) -> str:
+    drawn = f"{MOST_CELLS:,} cells chosen at random" if mapped.cells.n_obs > MOST_CELLS else "all cells"
+    return f"t-SNE of the latent space, {drawn}. Distances between far groups mean little; scores are taken in the latent space."
+
+
+def _drawn(mapped: Mapped) -> np.ndarray:
+    n = mapped.cells.n_obs
+    return np.sort(np.random.default_rng(0).permutation(n)[:MOST_CELLS])
+
+
+def _scatter(axis, position: np.ndarray, values: pd.Series, codes: dict[str, int] | None) -> None:
+    names = [name for name in (codes or sorted(values.unique())) if name and (values == name).any()]
+    codes = codes or {name: i for i, name in enumerate(names)}
+    blank = (values == "").to_numpy()
+    axis.scatter(*position[blank].T, s=3, color="#dddddd", linewidths=0)
+    order = np.random.default_rng(0).permutation(np.flatnonzero(~blank))  # no group hides another
+    colours = np.array([COLOURS[codes[name] % len(COLOURS)] for name in values.iloc[order]])
+    axis.scatter(*position[order].T, s=4, c=colours, linewidths=0)
+    for name in names[:20]:
+        axis.scatter([], [], s=25, color=COLOURS[codes[name] % len(COLOURS)], label=name)
+    if len(names) > 20:
+        axis.scatter([], [], s=0, label=f"and {len(names) - 20} more")
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _draw_labels(mapped: Mapped) -> str:
+    query = mapped.cells.obs[mapped.cells.obs["role"] == "query"]
+    figure, axes = _figure(2, (10, 4.2))
+    if (query["label"] != "").any():
+        known = query[query["label"] != ""]
+        table = pd.crosstab(known["label"], known["predicted"], normalize="index")
+        image = axes[0].imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+        axes[0].set_xticks(range(table.shape[1]), table.columns, rotation=90, fontsize=8)
+        axes[0].set_yticks(range(table.shape[0]), table.index, fontsize=8)
+        axes[0].set(xlabel="transferred", ylabel="given")
+        figure.colorbar(image, ax=axes[0], label="share of the row")
+    else:
+        counts = query["predicted"].value_counts().sort_values()
+        axes[0].barh(counts.index, counts, color=COLOURS[0])
+        axes[0].set(xlabel="query cells")
+    axes[1].hist(query["uncertainty"], bins=np.linspace(0, 1, 41), color=COLOURS[0])
+    axes[1].set(xlabel="uncertainty", ylabel="query cells", title="uncertainty of the transferred labels")
+    return _png(figure)
+
+
+def _figure(n: int, size: tuple[float, float], columns: int | None = None):
+    """A figure outside pyplot's state, which belongs to the user."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = columns or n
+    figure = Figure(size, layout="constrained", dpi=110)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    FigureCanvasAgg(figure)
+    axes = np.atleast_1d(figure.subplots((n + columns - 1) // columns, columns)).ravel()
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _png(figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value), quote=True)

@@ -1,0 +1,115 @@
+"""The command line, as a user types it."""
+
+import json
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import scarches_widgets as sca
+from scarches_widgets.cli import main
+
+QUICK = ["--train", "max_epochs=2", "--train", "batch_size=64", "--config", "n_hidden=16", "--config", "n_latent=4"]
+
+
+@pytest.fixture
+def atlas_file(atlas, tmp_path):
+    path = tmp_path / "atlas.h5ad"
+    atlas.write_h5ad(path)
+    return path
+
+
+def run(*arguments) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_map_trains_a_reference_and_writes_labels_embedding_models_and_report(atlas_file, tmp_path, capsys):
+    out = tmp_path / "mapped"
+    status = run("map", "--reference", atlas_file, "--query-batches", "batch2", "--batch-key", "batch",
+                 "--labels-key", "cell_type", "--out", out, *QUICK)  # fmt: skip
+    assert status == 0
+    written = {path.name for path in out.iterdir()}
+    assert written == {
+        "labels.csv", "scores.csv", "mapped.h5ad", "report.html", "reference_model", "query_model",
+    }  # fmt: skip
+    labels = pd.read_csv(out / "labels.csv", index_col="cell")
+    assert (labels["batch"] == "batch2").all() and labels["uncertainty"].between(0, 1).all()
+    cells = ad.read_h5ad(out / "mapped.h5ad")
+    assert cells.obsm["X_mapped"].shape == (300, 4)
+    assert sca.models.SCVI.load(out / "query_model").schema.batches == ("batch0", "batch1", "batch2")
+    assert "surgery + kNN" in capsys.readouterr().out
+
+
+def test_train_saves_a_model_onto_which_map_maps_another_file(atlas, atlas_file, tmp_path):
+    model, out, query = tmp_path / "model", tmp_path / "mapped", tmp_path / "query.h5ad"
+    atlas[atlas.obs["batch"] == "batch2"].copy().write_h5ad(query)
+    assert run("train", "--reference", atlas_file, "--leave-out", "batch2", "--batch-key", "batch", "--out", model, *QUICK) == 0
+    assert run("map", "--reference", atlas_file, "--reference-batches", "batch0", "batch1", "--query", query,
+               "--saved-model", model, "--batch-key", "batch", "--labels-key", "cell_type", "--threshold", "0.2",
+               "--out", out, "--query-train", "max_epochs=1") == 0  # fmt: skip
+    labels = pd.read_csv(out / "labels.csv", index_col="cell")
+    assert list(labels.index) == list(ad.read_h5ad(query).obs_names)
+    np.testing.assert_array_equal(labels["predicted"] == "Unknown", labels["uncertainty"] > 0.2)
+
+
+def test_options_may_stand_in_a_toml_file_and_the_command_line_wins(atlas_file, tmp_path):
+    job = tmp_path / "job.toml"
+    job.write_text(
+        f'reference = "{atlas_file}"\nout = "{tmp_path / "from_file"}"\nbatch_key = "batch"\n'
+        "[config]\nn_latent = 3\nn_hidden = 16\n[train]\nmax_epochs = 1\n"
+    )
+    assert run("train", job, "--out", tmp_path / "from_option", "--config", "n_latent=5") == 0
+    assert not (tmp_path / "from_file").exists()
+    model = sca.models.SCVI.load(tmp_path / "from_option")
+    assert (model.config.n_latent, model.config.n_hidden, len(model.history)) == (5, 16, 1)
+
+
+def test_json_prints_one_event_per_line(atlas_file, tmp_path, capsys):
+    assert run("train", "--json", "--reference", atlas_file, "--batch-key", "batch", "--out", tmp_path / "m", *QUICK) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["RunStarted", "EpochEnded", "EpochEnded", "RunEnded", "Saved", "Done"]
+    assert events[1]["train"]["reconstruction"] > 0
+
+
+MISTAKES = {
+    "no file": (["train", "--out", "m"], "reference must be given"),
+    "missing file": (["train", "--reference", "no.h5ad", "--out", "m"], "no.h5ad"),
+    "misspelt key": (["train", "--reference", "ATLAS", "--batch-key", "bach", "--out", "m"], "Did you mean 'batch'?"),
+    "misspelt option": (["train", "--reference", "ATLAS", "--config", "n_latnt=3", "--out", "m"], "n_latent"),
+    "bad value": (["train", "--reference", "ATLAS", "--train", "max_epochs=0", "--out", "m"], "max_epochs=0"),
+    "no query": (["map", "--reference", "ATLAS", "--out", "m"], "There is no query"),
+    "unknown batch": (
+        ["map", "--reference", "ATLAS", "--batch-key", "batch", "--query-batches", "batch9", "--out", "m"],
+        "no batch 'batch9'",
+    ),
+    "unknown model": (["train", "--reference", "ATLAS", "--model", "SCVII", "--out", "m"], "Did you mean 'SCVI'?"),
+    "not an assignment": (["train", "--reference", "ATLAS", "--config", "n_latent", "--out", "m"], "NAME=VALUE"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_ends_with_a_sentence_and_leaves_nothing_behind(arguments, message, atlas_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(atlas_file) if argument == "ATLAS" else argument for argument in arguments]
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+def test_doctor_names_versions_limits_and_what_fits(capsys):
+    assert run("doctor", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["torch"] and facts["cpus"] >= 1 and facts["memory_gb"] > 0
+    fits = list(facts["cells_that_fit"].values())
+    assert fits == sorted(fits, reverse=True)
+
+
+@pytest.mark.slow
+def test_the_demo_labels_an_unseen_batch_better_than_the_baseline(tmp_path):
+    assert run("demo", "--out", tmp_path) == 0
+    scores = pd.read_csv(tmp_path / "scores.csv", index_col="method")
+    ours, baseline = scores.loc["surgery + kNN"], scores.loc["PCA + kNN"]
+    assert ours["accuracy"] >= 0.9
+    assert (ours > baseline).all()
+    assert (tmp_path / "report.html").stat().st_size < 2e6

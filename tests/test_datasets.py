@@ -1,0 +1,188 @@
+import subprocess
+import sys
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from scipy.special import softmax
+
+from scarches_widgets import datasets
+from scarches_widgets.mapping import metrics
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    return datasets.atlas()
+
+
+def principal_components(adata, n_components=30):
+    from sklearn.decomposition import PCA
+
+    counts = adata.X.toarray()
+    return PCA(n_components, random_state=0).fit_transform(np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True)))
+
+
+def expected_counts(adata):
+    """The formula at the top of datasets.py, from what the AnnData holds."""
+    truth = adata.uns["truth"]
+    logits = adata.var["log_baseline"].to_numpy() + adata.obsm["X_truth"] @ truth["effects"].to_numpy().T
+    logits += truth["batch_effects"][adata.obs["batch"]].to_numpy().T
+    return adata.obs["library_size"].to_numpy()[:, None] * softmax(logits, axis=1)
+
+
+def test_an_atlas_holds_raw_counts_and_names_for_batches_and_three_levels_of_types(atlas):
+    assert atlas.shape == (2000, 500)
+    assert sparse.isspmatrix_csr(atlas.X) and atlas.X.dtype == np.float32
+    assert (atlas.X.data > 0).all() and (atlas.X.data == np.round(atlas.X.data)).all()
+    assert list(atlas.obs["batch"].cat.categories) == ["batch0", "batch1", "batch2"]
+    assert atlas.obs[["type_level1", "type_level2", "cell_type"]].nunique().tolist() == [2, 4, 8]
+    assert atlas.obs_names.is_unique and atlas.var_names[0] == "Gene0001"
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_other_ones():
+    one, same, other = (datasets.atlas(300, 60, seed=seed) for seed in (5, 5, 6))
+    assert one.X.data.tobytes() == same.X.data.tobytes() and one.X.indices.tobytes() == same.X.indices.tobytes()
+    pd.testing.assert_frame_equal(one.obs, same.obs)
+    assert one.X.nnz != other.X.nnz
+
+
+def test_the_global_random_state_is_neither_read_nor_moved():
+    np.random.seed(1)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    one = datasets.atlas(300, 60)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    np.random.seed(2)  # noqa: NPY002
+    assert (one.X != datasets.atlas(300, 60).X).nnz == 0
+
+
+def test_the_same_seed_with_more_cells_gives_more_cells_of_the_same_atlas():
+    few, many = datasets.atlas(300, 60), datasets.atlas(900, 60)
+    pd.testing.assert_frame_equal(few.var, many.var)
+    for truth in ("effects", "batch_effects"):
+        pd.testing.assert_frame_equal(few.uns["truth"][truth], many.uns["truth"][truth])
+
+
+def test_every_type_occurs_in_every_batch_even_among_few_cells():
+    adata = datasets.atlas(40, 100, n_batches=4, n_types=10)
+    assert (pd.crosstab(adata.obs["batch"], adata.obs["cell_type"]) == 1).all(axis=None)
+
+
+def test_counts_have_the_mean_and_variance_that_the_truth_says(atlas):
+    mean = expected_counts(atlas)
+    variance = mean + mean**2 / atlas.var["inverse_dispersion"].to_numpy()
+    residuals = (atlas.X.toarray() - mean) / np.sqrt(variance)
+    assert abs(residuals.mean()) < 0.005
+    assert residuals.var() == pytest.approx(1, abs=0.02)
+    for batch in atlas.obs["batch"].cat.categories:
+        assert abs(residuals[atlas.obs["batch"] == batch].mean()) < 0.01
+
+
+def test_library_size_is_the_expected_number_of_counts(atlas):
+    ratio = np.asarray(atlas.X.sum(axis=1)).ravel() / atlas.obs["library_size"]
+    assert ratio.mean() == pytest.approx(1, abs=0.01)
+    assert ratio.std() < 0.15
+
+
+def test_markers_are_higher_in_their_type_than_in_its_siblings(atlas):
+    markers = atlas.uns["truth"]["markers"]
+    assert len(set().union(*markers.values())) == sum(map(len, markers.values()))  # no gene marks two types
+    for name, genes in markers.items():
+        own = atlas.obs["cell_type"] == name
+        siblings = (atlas.obs["type_level2"] == atlas.obs["type_level2"][own].iloc[0]) & ~own
+        if siblings.any():
+            rates = [atlas[cells, genes].X.sum() / atlas.X[cells.to_numpy()].sum() for cells in (own, siblings)]
+            assert rates[0] > 1.5 * rates[1], name
+
+
+def test_cells_that_run_a_program_express_more_of_its_genes(atlas):
+    truth = atlas.uns["truth"]
+    assert list(truth["programs"]) == ["Interferon response", "Cell cycle", "Hypoxia", "Stress response"]
+    for name, genes in truth["programs"].items():
+        activity = atlas.obsm["X_truth"][:, list(truth["coordinates"]).index(name)]
+        share = np.asarray(atlas[:, genes].X.sum(axis=1)).ravel() / atlas.obs["library_size"]
+        assert share[activity > 1].mean() > 1.3 * share[activity == 0].mean(), name
+
+
+@pytest.mark.parametrize("n_types", [1, 8, 24, 40])
+def test_the_types_form_a_tree_in_which_every_name_is_unique(n_types):
+    adata = datasets.atlas(n_types, 4 * n_types + 16, n_batches=1, n_types=n_types)
+    parents, children = adata.uns["truth"]["hierarchy"].T
+    assert len(set(children)) == len(children)  # each node has one parent
+    assert set(parents) - set(children) == {"root"}
+    leaves = set(children) - set(parents)
+    assert leaves == set(adata.obs["cell_type"]) and len(leaves) == n_types
+    parent_of = dict(zip(children, parents))
+    assert all(parent_of[obs.cell_type] == obs.type_level2 for obs in adata.obs.itertuples())
+    assert all(parent_of[obs.type_level2] == obs.type_level1 for obs in adata.obs.itertuples())
+
+
+def test_neighbours_in_a_pca_label_a_new_batch_well_but_imperfectly(atlas):
+    z, labels, batches = principal_components(atlas), atlas.obs["cell_type"], atlas.obs["batch"]
+    assert 0.75 < metrics.transfer_accuracy(z, labels, batches) < 0.92
+    assert metrics.batch_mixing_within_types(z, labels, batches) < 0.4
+    assert metrics.knn_accuracy(z, labels) > 0.95  # the types are there to be found
+
+
+def test_errors_stay_mostly_within_the_family_of_the_type(atlas):
+    z, batches = principal_components(atlas), atlas.obs["batch"]
+    families = metrics.transfer_accuracy(z, atlas.obs["type_level2"], batches)
+    assert families > metrics.transfer_accuracy(z, atlas.obs["cell_type"], batches) + 0.05
+
+
+def test_without_batch_effects_batches_mix_and_a_new_batch_is_labelled_rightly():
+    adata = datasets.atlas(batch_strength=0)
+    z, labels, batches = principal_components(adata), adata.obs["cell_type"], adata.obs["batch"]
+    assert metrics.batch_mixing_within_types(z, labels, batches) > 0.95
+    assert metrics.transfer_accuracy(z, labels, batches) > 0.95
+
+
+def test_without_type_effects_types_cannot_be_told_apart():
+    adata = datasets.atlas(type_strength=0, n_programs=0, batch_strength=0)
+    assert metrics.knn_accuracy(principal_components(adata), adata.obs["cell_type"]) < 0.3
+
+
+def test_an_atlas_is_the_same_after_writing_and_reading(tmp_path):
+    adata = datasets.atlas(100, 80)
+    adata.write_h5ad(tmp_path / "atlas.h5ad")
+    read = ad.read_h5ad(tmp_path / "atlas.h5ad")
+    assert (read.X != adata.X).nnz == 0
+    assert list(read.uns["truth"]["markers"]["Naive B"]) == adata.uns["truth"]["markers"]["Naive B"]
+    assert read.uns["truth"]["hierarchy"].tolist() == adata.uns["truth"]["hierarchy"].tolist()
+    np.testing.assert_array_equal(read.uns["truth"]["effects"], adata.uns["truth"]["effects"])
+    assert datasets.atlas(**read.uns["truth"]["parameters"]).X.nnz == adata.X.nnz
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_obs": 23}, "n_obs=23 must be a whole number of at least 24"),
+        ({"n_obs": 2000.0}, "n_obs=2000.0 must be a whole number"),
+        ({"n_vars": 47}, "n_vars=47 must be a whole number of at least 48"),
+        ({"n_types": 600}, "n_vars=500 must be a whole number of at least 2,416"),
+        ({"n_types": 0}, "n_types=0 must be"),
+        ({"n_batches": 0}, "n_batches=0 must be"),
+        ({"n_programs": -1}, "n_programs=-1 must be"),
+        ({"seed": None}, "seed=None must be"),
+        ({"batch_strength": -0.1}, "batch_strength=-0.1 must lie between 0"),
+        ({"type_strength": np.nan}, "type_strength=nan must lie between 0"),
+        ({"mean_counts": 0}, "mean_counts=0 must be more than 0"),
+    ],
+)
+def test_an_argument_out_of_range_is_refused_by_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.atlas(**{"n_obs": 20_000, **arguments})
+
+
+def test_the_blood_cells_of_scanpy_come_without_a_download(monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", None)
+    adata = datasets.pbmc68k()
+    assert adata.shape == (700, 765)
+    assert adata.X.min() < 0 and adata.raw.X.min() >= 0
+    assert "CD19+ B" in set(adata.obs["bulk_labels"])
+
+
+def test_importing_the_module_imports_no_heavy_package():
+    code = "import sys, scarches_widgets.datasets as d; assert not {'pandas', 'anndata', 'scanpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from .findings import counted
 from .names import DataError, did_you_mean, listed, shown
 
 WORTH_A_WARNING = 0.9  # share of the reference's genes below which a mapping is announced with a warning
@@ -93,7 +94,11 @@ def align_genes(
     ------
     DataError
         If too few genes are found, or if two genes of the query answer to one of the reference.
+    TypeError, ValueError
+        If `gene_map` or `min_gene_overlap` is not what it can be.
     """
+    if not 0 <= min_gene_overlap <= 1:
+        raise ValueError(f"min_gene_overlap={min_gene_overlap:g} is no share: pass a number from 0 to 1.")
     names, rule = _comparable_names(var, gene_map)
     positions = _positions(reference, names, rule)
     found = positions[positions >= 0]
@@ -122,6 +127,11 @@ def _comparable_names(var: pd.DataFrame, gene_map: str | Mapping[str, str] | Non
         return names, None
     if isinstance(gene_map, Mapping):
         return [str(gene_map.get(name, name)) for name in names], None
+    if not isinstance(gene_map, str):
+        raise TypeError(
+            f"gene_map is a {type(gene_map).__name__}. Pass a dict from query to reference names, the name of a column "
+            f"of the query's var, or one of {listed(RULES)}."
+        )
     if gene_map in RULES:
         return names, gene_map
     if gene_map in var.columns:
@@ -156,9 +166,10 @@ def _refuse_ambiguous(
     twice = np.flatnonzero(np.bincount(found, minlength=len(reference)) > 1)
     gene = reference[twice[0]]
     rivals = var.index[positions == twice[0]]
+    claimed = counted(len(twice), "gene of the reference is", "genes of the reference are")
     raise DataError(
-        f"{len(twice):,} genes of the reference are claimed by several genes of the query ({shown(gene)}: "
-        f"{listed(rivals)}), and which one is meant cannot be told. {_mend_of_rivals(gene_map)}"
+        f"{claimed} claimed by several genes of the query ({shown(gene)}: {listed(rivals)}), and which one is meant "
+        f"cannot be told. {_mend_of_rivals(gene_map)}"
     )
 
 
@@ -176,14 +187,14 @@ def _hint(reference: Sequence[str], var: pd.DataFrame, n_found: int) -> str | No
     """The rule or column of `var` that would find clearly more genes, as advice."""
     names = [str(name) for name in var.index]
     candidates = [
-        (_positions(reference, names, rule), f"after {words}; pass gene_map='{rule}'")
+        (_positions(reference, names, rule), f"after {words}; set gene_map='{rule}'")
         for rule, (words, _) in RULES.items()
     ]
     for column in var.columns:
         if not pd.api.types.is_numeric_dtype(var[column]):
             candidates.append(
                 (_positions(reference, [str(name) for name in var[column]], None),
-                 f"by the column '{column}' of var; pass gene_map='{column}'")
+                 f"by the column '{column}' of var; set gene_map='{column}'")
             )  # fmt: skip
     n_best, advice = max((len(np.unique(found[found >= 0])), advice) for found, advice in candidates)
     if n_best > n_found + 0.05 * len(reference):
@@ -192,7 +203,7 @@ def _hint(reference: Sequence[str], var: pd.DataFrame, n_found: int) -> str | No
     if kinds[0] != kinds[1]:
         return (
             f"The reference names genes by {kinds[0]}, the query by {kinds[1]}; "
-            "pass gene_map={query name: reference name}."
+            "set gene_map={query name: reference name}."
         )
     return None
 
@@ -204,11 +215,13 @@ def _kind(names: Sequence[str]) -> str:
 
 def _too_few(report: GeneReport, min_gene_overlap: float) -> str:
     advice = report.hint or (
-        f"Use the same identifiers in both, or pass min_gene_overlap={np.floor(report.overlap * 100) / 100:g} to fill "
+        f"Use the same identifiers in both, or set min_gene_overlap={np.floor(report.overlap * 100) / 100:g} to fill "
         "the missing genes with zeros."
         if report.n_shared
         else "Use the same identifiers in both."
     )
+    if "set " in advice:
+        advice += " (It is an argument of load_query_data, and an attribute of a model.)"
     if report.n_shared == 0:
         none = f"None of the reference's {report.n_reference:,} genes is in the query"
         return f"{none} ({listed(report.missing)}). {advice}"

@@ -69,8 +69,8 @@ class DataSchema:
         labels_key: str | None = None,
         unlabeled_category: str | None = None,
         size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] = (),
-        continuous_covariate_keys: Sequence[str] = (),
+        categorical_covariate_keys: str | Sequence[str] = (),
+        continuous_covariate_keys: str | Sequence[str] = (),
     ) -> DataSchema:
         """Read the names off an AnnData that `validate` has found fit; levels are sorted."""
         labels = levels_of(adata.obs[labels_key]) if labels_key else ()
@@ -83,8 +83,8 @@ class DataSchema:
             labels=tuple(label for label in labels if label != unlabeled_category),
             unlabeled_category=unlabeled_category,
             size_factor_key=size_factor_key,
-            categorical_covariates=tuple((key, levels_of(adata.obs[key])) for key in categorical_covariate_keys),
-            continuous_covariates=tuple(continuous_covariate_keys),
+            categorical_covariates=tuple((key, levels_of(adata.obs[key])) for key in _keys(categorical_covariate_keys)),
+            continuous_covariates=_keys(continuous_covariate_keys),
         )
 
     @property
@@ -179,6 +179,11 @@ def _level_name(value: object) -> str:
 def levels_of(column: pd.Series) -> tuple[str, ...]:
     """The levels that occur in a column, sorted; unused categories and NaN are left out."""
     return tuple(sorted({level for level in as_text(column) if level == level}))
+
+
+def _keys(keys: str | Sequence[str]) -> tuple[str, ...]:
+    """One key alone stands for itself, not for its letters."""
+    return (keys,) if isinstance(keys, str) else tuple(keys)
 
 
 def _column(obs: pd.DataFrame, key: str) -> pd.Series:

@@ -16,17 +16,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ..data.findings import Findings, counted
 from ..data.genes import WORTH_A_WARNING, GeneReport
 from ..data.minibatches import Cells, Minibatch
 from ..data.names import DataError, did_you_mean, listed
 from ..data.schema import DataSchema, levels_of
-from ..data.validate import Findings, validate
+from ..data.validate import validate
 from ..nn.layers import initialize
 from ..nn.noise import Noise, generator_of
 from ..training.autosave import Autosave
 from ..training.bar import show_bar
 from ..training.cells import TrainingCells
-from ..training.events import EpochEnded, RunEnded
+from ..training.events import EpochEnded, Event, RunEnded, StepEnded
 from ..training.loop import training_events
 from ..training.options import field_names, respelled, typed
 from ..training.plan import EarlyStopping, TrainingPlan
@@ -68,6 +69,9 @@ class Model:
         The last `TrainingRun`; None before the first.
     gene_report
         How a query's genes compared to the reference's; None for a reference.
+    gene_map, min_gene_overlap
+        How genes of other cells are matched to the model's, and the least share that must be found; see
+        `load_query_data`, which sets them.
     """
 
     config_class: ClassVar[type]
@@ -90,8 +94,7 @@ class Model:
         given = {key: value for key, value in locals().items() if key in DATA_KEYS and value is not None}
         keys, config = _split_options(type(self).__name__, given, config)
         self.config = typed(self.config_class, config, of=type(self).__name__)
-        if not keys:
-            keys = _noted_keys(adata)
+        keys = _noted_keys(adata) | keys
         _announce(validate(adata, expects=self.expects, **keys))
         self.schema = DataSchema.of(adata, **keys)
         self.module = self._new_module(self.schema)
@@ -104,8 +107,11 @@ class Model:
         self.run: TrainingRun | None = None
         self.gene_report: GeneReport | None = None
         self._epochs: list[EpochEnded] = []
+        self._is_trained = False
         self._surgeries: list[dict[str, int]] = []  # new levels of each variable, one entry per surgery
-        self._gene_map: str | Mapping[str, str] | None = None
+        self.gene_map: str | Mapping[str, str] | None = None
+        self.min_gene_overlap = LEAST_OVERLAP
+        self._watchers: list[Callable[[TrainingRun], None]] = []
         self.module.eval()
 
     def _new_module(self, schema: DataSchema) -> nn.Module:
@@ -114,7 +120,7 @@ class Model:
     def __repr__(self) -> str:
         cells = f"{self.adata.n_obs:,} cells" if self.adata is not None else "no cells"
         trained = f"trained for {len(self._epochs)} epochs" if self.is_trained else "not trained"
-        mapped = f", {len(self._surgeries)} surgeries" if self._surgeries else ""
+        mapped = f", {counted(len(self._surgeries), 'surgery', 'surgeries')}" if self._surgeries else ""
         return (
             f"{type(self).__name__}({cells}, {self.schema.n_genes:,} genes, {len(self.schema.batches)} batches"
             f"{mapped}; {trained})"
@@ -149,10 +155,12 @@ class Model:
 
     @property
     def is_trained(self) -> bool:
-        return bool(self._epochs)
+        """Whether the weights have taken a step."""
+        return self._is_trained
 
     @property
     def history(self) -> pd.DataFrame:
+        """The last training that completed an epoch: one row per epoch, one column per named loss term."""
         return history_frame(self._epochs)
 
     def train(
@@ -213,30 +221,42 @@ class Model:
         if checkpoint_dir is not None:
             autosave = Autosave(checkpoint_dir, self._identity(plan), resume, checkpoint_every)
         self.module.to(_device(plan.device))
-        self._epochs = []
         self.run = TrainingRun(training_events(self.module, cells, plan, autosave), plan.threads)
         self.run.subscribe(self._note)
+        for watcher in self._watchers:
+            watcher(self.run)
         if background:
             return self.run.start()
         with show_bar(self.run) if progress else contextlib.nullcontext():
             return self.run.run()
 
+    def watch_runs(self, watcher: Callable[[TrainingRun], None]) -> None:
+        """Call `watcher` with each `TrainingRun` that begins from now on, before its first step."""
+        self._watchers.append(watcher)
+
     def _plan(self, max_epochs, early_stopping_kwargs, options: Mapping[str, Any]) -> TrainingPlan:
-        options = dict(options)
-        for nested in (options.pop("plan_kwargs", None), options.pop("trainer_kwargs", None)):
-            options |= nested or {}
-        if max_epochs is not None:
-            options["max_epochs"] = max_epochs
-        options = respelled(options)
+        nested = [options.get(name) or {} for name in ("plan_kwargs", "trainer_kwargs")]
+        options = {name: value for name, value in options.items() if name not in ("plan_kwargs", "trainer_kwargs")}
+        options = respelled(options | ({} if max_epochs is None else {"max_epochs": max_epochs}))
+        for name, value in (item for part in nested for item in respelled(part).items()):
+            if name in options:
+                raise TypeError(f"{name} is given in two places of train(). Give it once.")
+            options[name] = value
         stopping = respelled(early_stopping_kwargs or {})
         watched = field_names(EarlyStopping)
-        stopping |= {name: options.pop(name) for name in list(options) if name in watched}
+        for name in [name for name in options if name in watched]:
+            if name in stopping:
+                raise TypeError(f"{name} is given in two places: to train() and in early_stopping_kwargs. Give it once.")
+            stopping[name] = options.pop(name)
         options["early_stopping_kwargs"] = typed(EarlyStopping, stopping, of="early_stopping_kwargs")
         return typed(TrainingPlan, options, of="train()")
 
-    def _note(self, event) -> None:
-        if isinstance(event, EpochEnded):
-            self._epochs.append(event)
+    def _note(self, event: Event) -> None:
+        if isinstance(event, StepEnded):
+            self._is_trained = True
+        elif isinstance(event, EpochEnded):
+            self._is_trained = True
+            self._epochs = [*(self._epochs if event.epoch else []), event]  # epoch 0 begins a history
 
     def _identity(self, plan: TrainingPlan) -> dict[str, object]:
         """What a checkpoint must share with this model to be resumed."""
@@ -321,12 +341,19 @@ class Model:
 
     def _cells(self, adata) -> Cells:
         """`adata` as the network sees it. Other cells than the model's own are validated first."""
-        own = adata is self.adata
-        columns, report = self.schema.align(adata, self._gene_map, 0.0 if own else LEAST_OVERLAP)
-        if not own:
-            _announce(validate(adata, expects=self.expects, for_training=False, **self._keys_in(adata)))
-            _announce_genes(report)
+        if adata is not self.adata:
+            self._examine(adata)
+        columns, _ = self.schema.align(adata, self.gene_map)
         return Cells(adata, self.schema, columns, are_counts=self.expects == "counts")
+
+    def _examine(self, adata) -> GeneReport:
+        """Refuse cells that are unfit, warn of what may spoil the result; how their genes compare to the model's."""
+        _announce(validate(adata, expects=self.expects, for_training=False, **self._keys_in(adata)))
+        _, report = self.schema.align(adata, self.gene_map, self.min_gene_overlap)
+        logger.info(str(report))
+        if report.overlap < WORTH_A_WARNING:
+            warnings.warn(f"{report} Their share of the embedding is lost.", stacklevel=3)
+        return report
 
     def _keys_in(self, adata) -> dict[str, object]:
         """The schema's keys for `adata`, without a labels column that is not there."""
@@ -397,20 +424,16 @@ class Model:
         reference._refuse_while_training()
         if not reference.is_trained and not reference._surgeries:
             raise RuntimeError("The reference has not been trained. Call reference.train() before mapping a query onto it.")
-        _announce(validate(adata, expects=reference.expects, for_training=False, **reference._keys_in(adata)))
-        _, report = reference.schema.align(adata, gene_map, min_gene_overlap)
-        _announce_genes(report)
+        query = cls.__new__(cls)
+        query.config, query.schema, query.module = reference.config, reference.schema, reference.module
+        query._start(adata)
+        query.gene_map, query.min_gene_overlap = gene_map, min_gene_overlap
+        query.gene_report = query._examine(adata)
         new_levels = reference.schema.new_levels(adata)
         reference._announce_surgery(adata, new_levels)
-
-        query = cls.__new__(cls)
-        query.config = reference.config
         query.schema = reference.schema.extended(new_levels)
         n_new = {variable: len(levels) for variable, levels in new_levels.items()}
         query.module = surgery.adapted(reference.module, n_new)
-        query._start(adata)
-        query.gene_report = report
-        query._gene_map = gene_map
         query._surgeries = [*reference._surgeries, n_new]
         return query
 
@@ -483,7 +506,8 @@ def _split_options(model: str, given: Mapping[str, Any], options: Mapping[str, A
 def _noted_keys(adata) -> dict[str, Any]:
     """What setup_anndata noted; None-valued keys are left out."""
     note = getattr(adata, "uns", {}).get(NOTE, {})
-    return {key: note[key] for key in DATA_KEYS if key in note}
+    # a list comes back from a file as an array
+    return {key: note[key] if isinstance(note[key], str) else [*note[key]] for key in DATA_KEYS if key in note}
 
 
 def _announce(findings: Findings) -> None:
@@ -493,12 +517,6 @@ def _announce(findings: Findings) -> None:
         warnings.warn(str(finding), stacklevel=4)
     for finding in findings.notes:
         logger.info(str(finding))
-
-
-def _announce_genes(report: GeneReport) -> None:
-    logger.info(str(report))
-    if report.overlap < WORTH_A_WARNING:
-        warnings.warn(f"{report} Their share of the embedding is lost.", stacklevel=3)
 
 
 def _batches_in(adata, batch_key: str | None) -> tuple[str, ...]:

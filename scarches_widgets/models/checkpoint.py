@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import torch
 from pydantic import ConfigDict, Field
@@ -36,13 +35,15 @@ class ModelDocument:
     config: dict
     data: dict  # a DataSchema
     surgeries: Annotated[list[NewLevels], Field(max_length=1000)]  # new levels of each variable, oldest first
+    is_trained: bool
     history: list[EpochEnded]
-    gene_map: str | dict[str, str] | None = None  # how the names of a query's genes became the reference's
+    gene_map: str | dict[str, str] | None  # how the names of a query's genes became the reference's
+    min_gene_overlap: Annotated[float, Field(ge=0, le=1)]
 
 
 def save(model: Model, path: str | os.PathLike, overwrite: bool) -> str:
     """Write `model`; return the digest of what was written."""
-    gene_map = model._gene_map
+    gene_map = model.gene_map
     if isinstance(gene_map, Mapping):
         gene_map = {str(name): str(of_reference) for name, of_reference in gene_map.items()}
     document = ModelDocument(
@@ -50,14 +51,16 @@ def save(model: Model, path: str | os.PathLike, overwrite: bool) -> str:
         config=asdict(model.config),
         data=asdict(model.schema),
         surgeries=model._surgeries,
+        is_trained=model.is_trained,
         history=model._epochs,
         gene_map=gene_map,
+        min_gene_overlap=model.min_gene_overlap,
     )
     return write_container(
         path,
         kind=KIND,
         format_version=VERSION,
-        document=asdict(document) | {"history": [_as_json(epoch) for epoch in model._epochs]},
+        document=asdict(document),
         tensors=model.module.state_dict(),
         overwrite=overwrite,
     )
@@ -75,9 +78,10 @@ def load(cls: type[Model], path: str | os.PathLike, adata) -> Model:
     model.schema = _typed(DataSchema, document.data, path)
     model.module = _network(cls, model, document, container)
     model._start(adata)
-    model._surgeries = document.surgeries
-    model._gene_map = document.gene_map
-    model._epochs = document.history
+    model._surgeries, model._is_trained, model._epochs = document.surgeries, document.is_trained, document.history
+    model.gene_map, model.min_gene_overlap = document.gene_map, document.min_gene_overlap
+    if adata is not None:
+        model._examine(adata)
     return model
 
 
@@ -85,17 +89,10 @@ def _typed(cls: type[T], values: dict, path: str | os.PathLike) -> T:
     try:
         return typed(cls, values, of=f"'{path}'")
     except (TypeError, ValueError) as error:
-        fault = str(error)
-        fault = fault if len(fault) <= LONGEST_MESSAGE else fault[: LONGEST_MESSAGE - 1] + "…"
+        fault, half = str(error), LONGEST_MESSAGE // 2
+        if len(fault) > LONGEST_MESSAGE:
+            fault = f"{fault[:half]} … {fault[-half:]}"
         raise DamagedFile(f"{fault} It was written by another release, or changed: save the model again.") from error
-
-
-def _as_json(epoch: EpochEnded) -> dict[str, Any]:
-    """JSON has no numbers for NaN and infinity, which a validation loss may be; they are written as "nan" and "inf"."""
-    values = asdict(epoch)
-    for part in ("train", "validation"):
-        values[part] = values[part] and {name: x if math.isfinite(x) else str(x) for name, x in values[part].items()}
-    return values
 
 
 def _network(cls: type[Model], model: Model, document: ModelDocument, container: Container) -> torch.nn.Module:

@@ -14,6 +14,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -55,9 +56,13 @@ class Autosave:
     ------
     FileExistsError
         If the folder holds checkpoints and `resume` is False.
+    ValueError
+        If `every` is not a time.
     """
 
     def __init__(self, folder: str | os.PathLike, identity: dict, resume: bool = False, every: float = 10.0):
+        if not (isinstance(every, Real) and every >= 0):
+            raise ValueError(f"checkpoint_every={every!r} is not a number of seconds, 0 or more.")
         self.folder = Path(folder).expanduser()
         self.every = every
         self.warnings: list[str] = []
@@ -140,6 +145,8 @@ class Autosave:
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             lock.flush()
+            for unfinished in self.folder.glob(".epoch-*.tmp-*"):  # by a process that was killed
+                shutil.rmtree(unfinished)
             yield
 
     def _checkpoints(self) -> list[Path]:

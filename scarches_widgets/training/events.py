@@ -20,7 +20,7 @@ class RunStarted(Event):
     steps_per_epoch: int
     first_epoch: int  # 0, unless the run was resumed
     schedule: str  # how the learning rate and the number of epochs were chosen, in words
-    keeps_best: bool  # whether the model gets the weights of its best epoch in the end
+    patience: int | None  # epochs without improvement that early stopping allows; None: it is off, and the best are not kept
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class EpochEnded(Event):
     learning_rate: float
     kl_weight: float
     is_best: bool
+    n_without_improvement: int  # epochs since the best one, as early stopping counts them
     seconds: float
 
 

@@ -85,7 +85,7 @@ def _events(module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosav
             steps_per_epoch=n_steps,
             first_epoch=progress.epoch,
             schedule=plan.in_words(),
-            keeps_best=plan.early_stopping,
+            patience=plan.early_stopping_kwargs.patience if plan.early_stopping else None,
         )
         yield from map(Warned, warnings)
         yield from progress.epochs  # of the run that is resumed
@@ -108,7 +108,9 @@ def _events(module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosav
             is_best = progress.watch.update(epoch, _metrics(train, validation)[watch_column])
             if is_best and plan.early_stopping:
                 best = last_good
-            ended = EpochEnded(epoch, train, validation, rate, kl_weight, is_best, time.monotonic() - started)
+            waited = progress.watch.n_without_improvement
+            seconds = time.monotonic() - started
+            ended = EpochEnded(epoch, train, validation, rate, kl_weight, is_best, waited, seconds)
             progress.epochs.append(ended)
             progress.epoch, progress.step, progress.sums = epoch + 1, 0, Sums()
             yield ended

@@ -40,6 +40,7 @@ PUBLISHED_SPELLINGS = {
     "early_stopping_min_delta": "threshold",
     "early_stopping_patience": "patience",
     "early_stopping_warmup_epochs": "warmup_epochs",
+    "reduce_lr_on_plateau": "reduce_lr",
 }
 
 
@@ -51,6 +52,8 @@ def respelled(options: Mapping[str, Any]) -> dict[str, Any]:
     TypeError
         If one option is given under two names.
     """
+    if not isinstance(options, Mapping):
+        raise TypeError(f"Options are a dict such as {{'patience': 20}}, not {options!r}.")
     result: dict[str, Any] = {}
     for name, value in options.items():
         ours = PUBLISHED_SPELLINGS.get(name, name)
@@ -92,4 +95,5 @@ def typed(cls: type[T], options: Mapping[str, Any], of: str) -> T:
 def _sentence(fault: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in fault["loc"]) or "the options"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
-    return f"{where}={fault['input']!r} {message}"
+    value = repr(fault["input"])
+    return f"{where}={value if len(value) <= 80 else value[:79] + '…'} {message}"

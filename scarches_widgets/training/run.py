@@ -43,13 +43,14 @@ class TrainingRun:
     """
 
     def __init__(self, events: Iterator[Event], threads: int = 1):
-        self._events = events
+        self._events = _relayed(events)
         self._threads = threads
         self._changed = threading.Condition()
         self._finished = threading.Event()
         self._listeners: list[Listener] = []
         self._pause_wanted = False
         self._stop_wanted: str | None = None
+        self.in_foreground = False  # whether run() drives it, so that only an interrupt can end it from outside
         self.status = "ready"
         self.error: BaseException | None = None
         self.epochs: list[EpochEnded] = []
@@ -87,6 +88,7 @@ class TrainingRun:
         The first interrupt (Ctrl-C, or the kernel's stop button) finishes the step and leaves a usable model; the
         second raises KeyboardInterrupt.
         """
+        self.in_foreground = True
         self._begin()
         with self._obeying_interrupts():
             self._drive()
@@ -183,13 +185,13 @@ class TrainingRun:
 
     def _should_stop(self, event: Event) -> bool:
         with self._changed:
-            if self._pause_wanted:
+            while self._pause_wanted:  # not wait_for: who pauses again at once is told "paused" again
                 self._become("paused")
-                self._changed.wait_for(lambda: not self._pause_wanted)
+                self._changed.wait()
             return self._stop_wanted == "batch" or (self._stop_wanted == "epoch" and isinstance(event, EpochEnded))
 
     def _end(self, status: str, reason: str) -> None:
-        keeps_best = self.started is not None and self.started.keeps_best
+        keeps_best = self.started is not None and self.started.patience is not None
         best = [epoch.epoch for epoch in self.epochs if epoch.is_best and keeps_best]
         self.ended = RunEnded(status, reason, len(self.epochs), best[-1] if best else None)
         self._become(status)
@@ -229,6 +231,11 @@ def history_frame(epochs: list[EpochEnded]) -> pd.DataFrame:
         for epoch in epochs
     ]
     return pd.DataFrame(rows, index=pd.Index([epoch.epoch for epoch in epochs], name="epoch"))
+
+
+def _relayed(events: Iterator[Event]) -> Iterator[Event]:
+    """A generator, which can be closed, whatever `events` is."""
+    yield from events
 
 
 @contextlib.contextmanager

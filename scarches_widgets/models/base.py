@@ -208,7 +208,7 @@ class Model:
         self._refuse_while_training()
         plan = self._plan(max_epochs, early_stopping_kwargs, options)
         cells = TrainingCells(self._cells(self._adata_or_own(None)), plan)
-        plan = plan.resolved(cells.n_train)
+        plan = plan.resolved(cells.n_train, cells.n_validation)
         if not any(parameter.requires_grad for parameter in self.module.parameters()):
             warnings.warn(
                 "There is nothing to train: every batch of the query is known to the reference, whose weights stay as they "
@@ -217,6 +217,8 @@ class Model:
             )
             self.run = TrainingRun(iter([RunEnded("done", "nothing to train", 0, None)]))
             return self.run.run()
+        if resume and checkpoint_dir is None:
+            raise ValueError("resume=True goes on from a checkpoint, but there is no checkpoint_dir to find one in. Give it.")
         autosave = None
         if checkpoint_dir is not None:
             autosave = Autosave(checkpoint_dir, self._identity(plan), resume, checkpoint_every)

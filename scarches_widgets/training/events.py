@@ -20,7 +20,7 @@ class RunStarted(Event):
     steps_per_epoch: int
     first_epoch: int  # 0, unless the run was resumed
     schedule: str  # how the learning rate and the number of epochs were chosen, in words
-    patience: int | None  # epochs without improvement that early stopping allows; None: it is off, and the best are not kept
+    patience: int | None  # epochs without improvement that early stopping allows; None: it is off, the best is not kept
 
 
 @dataclass(frozen=True)

@@ -153,9 +153,11 @@ class TrainingRun:
         except KeyboardInterrupt:
             self._end("stopped", "interrupted")
             raise
-        except Exception as error:  # noqa: BLE001 - kept for wait() and run(), which raise it
+        except BaseException as error:  # noqa: BLE001 - kept for wait() and run(), which raise it
             self.error = error
             self._end("failed", str(error))
+        finally:
+            self._finished.set()  # only now: who waits may rely on what the listeners do
 
     def _take(self, event: Event) -> None:
         if isinstance(event, EpochEnded):
@@ -196,7 +198,6 @@ class TrainingRun:
         self.ended = RunEnded(status, reason, len(self.epochs), best[-1] if best else None)
         self._become(status)
         self._tell(self.ended)
-        self._finished.set()  # only now: who waits may rely on what the listeners do
 
     @contextlib.contextmanager
     def _obeying_interrupts(self) -> Iterator[None]:

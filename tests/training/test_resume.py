@@ -65,7 +65,7 @@ def killed_and_resumed(folder, n_kills: int, pause: float) -> None:
         assert running.exitcode == -signal.SIGKILL, f"kill {kill}, after {delay} s, came too late"
         assert not (folder.parent / "model").exists()
     finishing = process(train_and_save, str(folder), str(folder.parent / "model"), checkpoint_every=1)
-    finishing.join()
+    finishing.join(120)
     assert finishing.exitcode == 0
 
 

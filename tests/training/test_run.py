@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +142,16 @@ def test_a_failed_run_in_the_background_raises_its_error_in_wait():
             run.wait(60)
     assert run.status == "failed"
     assert run.error is not None
+
+
+def test_whatever_ends_the_runs_thread_nobody_waits_for_ever():
+    def leave(epoch, step):
+        raise SystemExit("a library wanted to end the process")
+
+    run = TrainingRun(script(before_step=leave)).start()
+    with pytest.raises(SystemExit):
+        run.wait(60)
+    assert run.status == "failed"
 
 
 def test_a_failing_listener_does_not_cost_the_run_and_is_not_called_again(caplog):
@@ -398,7 +409,9 @@ def interrupted_twice(folder: str) -> None:
 
     def slow_second_epoch(module, inputs):
         if len(model.history) >= 1:
-            open(os.path.join(folder, "slow"), "w").close()
+            Path(folder, "slow").touch()
+            eventually(lambda: model.run.status == "stopping")
+            Path(folder, "stopping").touch()
             time.sleep(600)
 
     model.module.register_forward_pre_hook(slow_second_epoch)
@@ -422,8 +435,7 @@ def test_a_second_ctrl_c_raises_keyboard_interrupt(tmp_path):
     running = process(interrupted_twice, str(tmp_path))
     eventually((tmp_path / "slow").exists)
     os.kill(running.pid, signal.SIGINT)
-    time.sleep(0.2)
-    assert running.is_alive()  # it wants to finish the step
+    eventually((tmp_path / "stopping").exists)  # it wants to finish the step
     os.kill(running.pid, signal.SIGINT)
     running.join(60)
     assert running.exitcode == 130

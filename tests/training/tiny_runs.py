@@ -99,7 +99,7 @@ def validation_loss(module: nn.Module, cells: TrainingCells, plan: TrainingPlan)
     return total / cells.n_validation
 
 
-def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
+def eventually(condition: Callable[[], object], seconds: float = 120) -> None:
     """Wait until `condition` holds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -4,26 +4,19 @@
     model.safetensors    its tensors
     manifest.json        kind, version, and the size and SHA-256 of the other two
 
-Whole or absent: the folder is written beside its target and then renamed, so a crash at any instant leaves the old
-state or the new one. Right or refused: every byte is compared with its SHA-256 before a value is used, because
-safetensors load a flipped bit without a word. There is no pickle, so nothing that is read can run.
+Whole or absent: `atomic` writes the folder beside its target and renames it. Right or refused: every byte is compared
+with its SHA-256 before a value is used, because safetensors load a flipped bit without a word. There is no pickle, so
+nothing that is read can run.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.metadata
 import json
-import logging
 import math
 import os
-import secrets
-import shutil
-import tempfile
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -31,19 +24,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scarches_widgets.data.names import did_you_mean, listed, shown
-from scarches_widgets.data.read import file_kind, parse_json
+from . import atomic
+from .names import did_you_mean, listed, shown
+from .read import file_kind
+from .strict_json import parse_json
 
 if TYPE_CHECKING:
     import torch
-
-logger = logging.getLogger(__name__)
 
 FORMAT = "scarches_widgets container"
 DOCUMENT, TENSORS, MANIFEST = "model.json", "model.safetensors", "manifest.json"
 MEMBERS = {DOCUMENT, TENSORS, MANIFEST}
 LARGEST_DOCUMENT, LARGEST_HEADER, LARGEST_MANIFEST = 64_000_000, 10_000_000, 64_000  # bytes of JSON
-SPACE_FACTOR = 2.2  # free disk asked for, in sizes of what is written
 DTYPES = {"F32": "float32", "F64": "float64", "I64": "int64", "I32": "int32", "U8": "uint8", "BOOL": "bool"}
 
 
@@ -119,61 +111,13 @@ def write_container(
     target = check_target(path, overwrite)
     members = {DOCUMENT: _encode_document(document), TENSORS: _encode_tensors(tensors)}
     digest, members[MANIFEST] = _encode_manifest(kind, format_version, members)
-    size = sum(map(len, members.values()))
-
-    folder = Path(tempfile.mkdtemp(prefix=_beside(target, "tmp"), dir=target.parent))
-    try:
-        if shutil.disk_usage(folder).free < SPACE_FACTOR * size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        for name, data in members.items():  # the manifest last
-            _write_file(folder / name, data)
-        _share_like_files(folder)
-        _sync_folder(folder)
-        _put_in_place(folder, target)
-    except OSError as error:
-        free = shutil.disk_usage(target.parent).free
-        raise OSError(
-            error.errno,
-            f"'{target}' was not written ({error.strerror}): it takes {size / 1e6:,.1f} MB, should have {SPACE_FACTOR} "
-            f"times that, and {free / 1e6:,.1f} MB are free. What stood there before is kept. Free some space",
-        ) from error
-    finally:
-        _discard(folder)  # unless something failed, it is no longer there
+    atomic.write_folder(target, members)  # the manifest last
     return digest
 
 
 def check_target(path: str | os.PathLike, overwrite: bool = False) -> Path:
-    """Refuse now what could not be written later, so that no training ends without a place for its model.
-
-    Returns the absolute path with links resolved. Raises `FileExistsError`, `FileNotFoundError`, `PermissionError` or
-    another `OSError`, which say what is in the way.
-    """
-    path = Path(path).expanduser()
-    if os.path.islink(path) and not os.path.exists(path):
-        raise FileNotFoundError(f"'{path}' is a link to '{path.readlink()}', which does not exist. Remove the link.")
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder '{target.parent}' to save into. Create it, or choose another.")
-    try:  # only trying answers for quotas, access lists, read-only disks and long names alike
-        os.rmdir(tempfile.mkdtemp(prefix=_beside(target, "tmp"), dir=target.parent))
-    except OSError as error:
-        message = f"'{shown(target.name)}' cannot be written into '{target.parent}': {error.strerror}"
-        raise OSError(error.errno, message) from error
-    _recover(target)
-    if target.exists():
-        _check_replaceable(target, overwrite)
-    return target
-
-
-def _check_replaceable(target: Path, overwrite: bool):
-    if not target.is_dir():
-        raise FileExistsError(f"'{target}' is a file, and a folder is to be written. Choose another name or delete it.")
-    if not overwrite:
-        raise FileExistsError(f"'{target}' exists. Choose another name, or replace it with `overwrite=True`.")
-    if others := set(os.listdir(target)) - MEMBERS:
-        raise FileExistsError(
-            f"'{target}' also holds {listed(sorted(others))}, so it is not replaced. Choose another name."
-        )
+    """Refuse now what `write_container` could not write later; returns the path as `atomic.check_target` does."""
+    return atomic.check_target(path, MEMBERS, overwrite)
 
 
 def _encode_document(document: dict) -> bytes:
@@ -238,74 +182,6 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _write_file(path: Path, data: bytes):
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _share_like_files(folder: Path):
-    """Who may read the files may enter the folder; mkdtemp made it private, which is right only while it is written."""
-    mode = (folder / MANIFEST).stat().st_mode & 0o777
-    folder.chmod(mode | (mode & 0o444) >> 2)
-
-
-def _sync_folder(folder: Path):
-    with suppress(OSError):  # Windows and some network disks cannot do it, and the files are synced already
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _put_in_place(folder: Path, target: Path):
-    if not target.exists():
-        os.rename(folder, target)
-    else:
-        backup = target.with_name(_beside(target, "bak") + secrets.token_hex(4))
-        os.rename(target, backup)
-        try:
-            os.rename(folder, target)
-        except BaseException:
-            os.rename(backup, target)
-            raise
-    _sync_folder(target.parent)
-    for backup in _backups(target):
-        with suppress(OSError):
-            os.rename(backup, folder)  # renamed first, so that half a backup is never taken for one
-        _discard(folder)
-
-
-def _beside(target: Path, role: str) -> str:
-    return f".{target.name}.{role}-{os.getpid()}-"
-
-
-def _backups(target: Path) -> list[Path]:
-    """Earlier states that an overwrite put aside, oldest first."""
-    with os.scandir(target.parent) as entries:
-        found = [Path(entry.path) for entry in entries if entry.name.startswith(f".{target.name}.bak-")]
-    return sorted(found, key=os.path.getmtime)
-
-
-def _recover(target: Path):
-    """Mend the one state in which a crash leaves no `target`: between the two renames of an overwrite."""
-    if target.exists() or not target.parent.is_dir() or not _backups(target):
-        return
-    time.sleep(0.2)  # a writer that is alive is past its second rename by then
-    if not target.exists() and (backups := _backups(target)):
-        os.rename(backups[-1], target)
-        logger.warning("'%s' was being overwritten when its process ended; the previous state is back.", target)
-
-
-def _discard(folder: Path):
-    with suppress(OSError):
-        for name in MEMBERS:
-            (folder / name).unlink(missing_ok=True)
-        folder.rmdir()
-
-
 def read_document(path: str | os.PathLike, *, kind: str, newest_version: int) -> Container:
     """Verify a folder that `write_container` wrote, and read all of it but the tensors.
 
@@ -326,7 +202,7 @@ def read_document(path: str | os.PathLike, *, kind: str, newest_version: int) ->
         There is no such folder.
     """
     folder = Path(os.path.realpath(Path(path).expanduser()))
-    _recover(folder)
+    atomic.recover(folder)
     _check_files(folder)
     version, digest, expected = _read_manifest(folder / MANIFEST, kind, newest_version)
     for name in (DOCUMENT, TENSORS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal, overload
 
 import pandas as pd
@@ -55,6 +56,10 @@ class Finding:
 
     def __str__(self) -> str:
         return " ".join(sentence for sentence in (self.what, self.why, self.mend) if sentence)
+
+
+# `error(code, where, count=…, examples=…)(what, why, mend)`: first what it is about, then what it says
+error, warning, note = (partial(partial, Finding, level) for level in LEVELS)
 
 
 class Findings(Sequence[Finding]):

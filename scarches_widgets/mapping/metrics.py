@@ -17,7 +17,8 @@ from scipy.spatial import cKDTree
 from scipy.stats import hypergeom, rankdata
 
 from ..data.names import DataError
-from .transfer import finite, usable_cpus, vote
+from ..training.limits import usable_cpus
+from .transfer import finite, vote
 
 FEWEST_CELLS = 10  # a type with fewer cells says little about mixing, and would count as much as a large one
 

@@ -14,7 +14,6 @@ order of the reference's cells does not matter.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from ..data.names import DataError, did_you_mean, listed
+from ..training.limits import usable_cpus
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -208,11 +208,6 @@ def vote(codes: np.ndarray, weights: np.ndarray, n_labels: int) -> np.ndarray:
     ballot = codes + n_labels * np.arange(n_cells)[:, None]
     votes = np.bincount(ballot.ravel(), weights.ravel(), minlength=n_cells * n_labels).reshape(n_cells, n_labels)
     return votes / votes.sum(axis=1, keepdims=True)  # a label with all the votes has exactly 1
-
-
-def usable_cpus() -> int:
-    """CPUs this process may use, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def finite(coordinates: np.ndarray, cell_names: Iterable[object], where: str) -> np.ndarray:

@@ -23,8 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save
 
-from scarches_widgets.data import container
+from scarches_widgets.data import atomic, container
 from scarches_widgets.data.container import DamagedFile, check_target, read_document, write_container
+from scarches_widgets.data.strict_json import parse_json
 
 MEMBERS = ("model.json", "model.safetensors", "manifest.json")
 NAMES = [
@@ -148,7 +149,7 @@ json_values = st.recursive(
 @settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text(), json_values))
 def test_any_json_comes_back_as_it_was(document):
-    assert container.parse_json(container._encode_document(document)) == document
+    assert parse_json(container._encode_document(document)) == document
 
 
 def test_the_same_content_has_the_same_digest_and_other_content_another(tmp_path):
@@ -467,7 +468,7 @@ def test_a_model_behind_a_link_is_replaced_behind_the_link(saved, tmp_path):
 
 def test_a_model_is_as_readable_as_any_new_file_and_private_while_it_is_written(tmp_path, monkeypatch):
     modes = []
-    monkeypatch.setattr(container, "_share_like_files", lambda folder: modes.append(folder.stat().st_mode & 0o777))
+    monkeypatch.setattr(atomic, "_share_like_files", lambda folder: modes.append(folder.stat().st_mode & 0o777))
     write(tmp_path / "private")
     monkeypatch.undo()
     (tmp_path / "usual").mkdir()

@@ -22,9 +22,12 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scarches_widgets.data import check_obs, check_values
+from scarches_widgets.data.check_obs import CATEGORY_CHECKS
+from scarches_widgets.data.check_values import VALUE_CHECKS
 from scarches_widgets.data.findings import Finding, Findings
 from scarches_widgets.data.names import DataError
-from scarches_widgets.data.validate import CATEGORY_CHECKS, CHECKS, MATRIX_CHECKS, VALUE_CHECKS, validate
+from scarches_widgets.data.validate import CHECKS, validate
 
 GENES = ["CD3D", "NKG7", "MS4A1", "LYZ", "GNLY", "CD8A", "CD4", "PPBP", "FCER1A", "IL7R"]
 N_CELLS = 40
@@ -215,6 +218,7 @@ FAULTS = [
     Fault("a count of 3e38", with_value(3e38), "inexact-counts", "error", "3e+38"),
     Fault("an int32 that overflowed", with_value(-(2**31), dtype="int32"), "overflowed-values", "error", "-2.14748e+09 at cell 'AAAC-3', gene 'LYZ'"),
     Fault("an int32 that overflowed, for any values", with_value(-(2**31) + 9, dtype="int32"), "overflowed-values", "error", "int32: overflow upstream?", {"expects": "any"}),
+    Fault("an int32 that overflowed, out of order, for any values", all_of(with_value(-(2**31), dtype="int32"), with_X(out_of_order)), "overflowed-values", "error", "-2.14748e+09 at cell 'AAAC-3', gene 'LYZ'", {"expects": "any"}),
     Fault("boolean X", with_X(lambda X: sp.csr_matrix(X > 0)), "boolean-values", "error", "X is boolean"),
     Fault("boolean X, for any values", with_X(lambda X: X > 0), "boolean-values", "warning", "read as 0 and 1", {"expects": "any"}),
     Fault("float16 with large counts", with_X(lambda X: (X + 3000).astype(np.float16)), "half-precision", "warning", "float16 and holds counts up to 3,0"),
@@ -289,6 +293,7 @@ FAULTS = [
     Fault("an infinite covariate", with_obs("age", lambda old: old.where(old > 20, np.inf)), "covariate-not-finite", "error", "(inf for 'AAAC-0')"),
     Fault("a constant covariate", with_obs("age", lambda old: 42.0), "constant-covariate", "warning", "adata.obs['age'] is 42 in every cell"),
     Fault("a covariate in words", with_obs("age", lambda old: "old"), "not-numeric", "error", "(old), not numbers"),
+    Fault("a covariate of lists", with_obs("age", lambda old: [["old"]] * N_CELLS), "not-numeric", "error", "(['old']), not numbers"),
     Fault("a size factor of zero", with_obs("depth", lambda old: old.where(old > old.min(), 0)), "bad-size-factors", "error", "is not above zero for 1 of 40 cells (0.0 for 'AAAC-"),
     Fault("a negative size factor", with_obs("depth", lambda old: -old), "bad-size-factors", "error", "adata.obs['depth'] is not above zero for 40 of 40 cells"),
     Fault("a size factor that is NaN", with_obs("depth", lambda old: old.where(old > old.min())), "bad-size-factors", "error", "(nan for"),
@@ -449,7 +454,7 @@ def faulty_values() -> np.ndarray:
 
 @pytest.fixture(params=[64, 2**18], ids=["small blocks", "one block"])
 def block_size(request, monkeypatch):
-    monkeypatch.setattr("scarches_widgets.data.validate.VALUES_PER_BLOCK", request.param)
+    monkeypatch.setattr("scarches_widgets.data.matrix.VALUES_PER_BLOCK", request.param)
 
 
 @pytest.mark.usefixtures("block_size")
@@ -471,7 +476,7 @@ def test_a_view_gives_the_same_findings_as_its_copy(name, tmp_path, monkeypatch)
     adata.X = CONTAINERS[name](faulty_values(), tmp_path)
     dense = clean()
     dense.X = faulty_values()
-    monkeypatch.setattr("scarches_widgets.data.validate.VALUES_PER_BLOCK", 64)
+    monkeypatch.setattr("scarches_widgets.data.matrix.VALUES_PER_BLOCK", 64)
     rng = np.random.default_rng(1)
     views = [
         np.s_[5:31],
@@ -709,14 +714,14 @@ def test_names_in_the_data_cannot_run_in_the_browser():
 
 
 def test_every_check_stands_in_a_table_so_that_it_runs():
-    import scarches_widgets.data.validate as module
-
-    listed = {check.__name__ for table in (CHECKS, MATRIX_CHECKS, VALUE_CHECKS, CATEGORY_CHECKS) for check in table}
-    assert {name for name in vars(module) if name.startswith("check_")} == listed | {"check_one_type"}
+    modules = [check_obs, check_values, sys.modules["scarches_widgets.data.validate"]]
+    listed = {check.__name__ for table in (CHECKS, VALUE_CHECKS, CATEGORY_CHECKS) for check in table}
+    named = {name for module in modules for name in vars(module) if name.startswith("check_")}
+    assert named == listed | {"check_one_type"}
 
 
 def test_every_code_of_the_package_has_a_fault_in_this_file():
-    source = Path(sys.modules["scarches_widgets.data.validate"].__file__).read_text()
+    source = "".join(path.read_text() for path in Path(check_obs.__file__).parent.glob("*.py"))
     in_source = set(re.findall(r"\b(?:error|warning|note|found)\(\s*\"([a-z-]+)\"", source))
     tested = {fault.code for fault in FAULTS} | {"one-cell", "stored-by-gene", "many-categories", "malformed-matrix"}
     assert len(in_source) > 35
@@ -746,15 +751,13 @@ PLANTS = {
     data=st.data(),
 )
 def test_a_planted_value_is_found_wherever_it_is(shape, code, container, block, data):
-    import scarches_widgets.data.validate as module
-
     n_cells, n_genes = shape
     cell, gene = data.draw(st.integers(0, n_cells - 1)), data.draw(st.integers(0, n_genes - 1))
     counts = data.draw(st.lists(st.integers(0, 9), min_size=n_cells * n_genes, max_size=n_cells * n_genes))
     X = np.array(counts, np.float64).reshape(shape)
     X[cell, gene] = PLANTS[code]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "VALUES_PER_BLOCK", block)
+        patch.setattr("scarches_widgets.data.matrix.VALUES_PER_BLOCK", block)
         X = CONTAINERS[container](X, None)
         findings = validate(ad.AnnData(X, obs=pd.DataFrame(index=[f"cell {i}" for i in range(n_cells)])))
     found: list[Finding] = [finding for finding in findings if finding.code == code]

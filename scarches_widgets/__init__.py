@@ -6,6 +6,7 @@ _HOMES = {
     "models": "scarches_widgets.models",
     "mapping": "scarches_widgets.mapping",
     "utils": "scarches_widgets.utils",
+    "widgets": "scarches_widgets.widgets",
     "datasets": "scarches_widgets.datasets",
     "read": "scarches_widgets.data.read:read",
     "validate": "scarches_widgets.data.validate:validate",

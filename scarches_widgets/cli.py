@@ -1,4 +1,4 @@
-"""The shell's `scarches-widgets`: demo, doctor, train, map. Reads options, calls the package, prints."""
+"""The shell's `scarches-widgets`: demo, lab, doctor, train, map. Reads options, calls the package, prints."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import importlib.metadata
 import json
 import logging
 import platform
+import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -17,6 +19,8 @@ LISTED = (
     "scarches-widgets", "torch", "anndata", "scanpy", "squidpy", "numpy", "scipy", "pandas", "bokeh", "anywidget",
     "ipywidgets", "jupyterlab", "faiss-cpu", "napari",
 )  # fmt: skip
+HERE = Path(__file__).parent
+TOURS = [folder / "notebooks" / "00_tour.ipynb" for folder in (HERE, HERE.parent)]  # in a wheel, in a checkout
 DEMO = {"n_obs": 4000, "n_vars": 600, "n_batches": 4, "n_types": 8}
 
 
@@ -59,6 +63,21 @@ def demo(options: argparse.Namespace) -> None:
     _say(options, "Simulated", {"cells": atlas.n_obs, "genes": atlas.n_vars, "query": job.query_batches})
     mapped = run_map_job(job, _teller(options), progress=not options.json)
     _show_result(options, mapped, options.out)
+
+
+def lab(options: argparse.Namespace) -> None:
+    """Open the tour in JupyterLab: the same journey by clicks, on a copy of the notebook that is yours to change."""
+    tour = next((path for path in TOURS if path.is_file()), None)
+    if tour is None:
+        raise FileNotFoundError(f"{TOURS[-1].name} is not among the package's files. Install scarches-widgets again.")
+    copy = options.folder / tour.name
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if not copy.exists():
+        shutil.copyfile(tour, copy)
+    command = [sys.executable, "-m", "jupyterlab", str(copy), *(["--no-browser"] if options.no_browser else [])]
+    _say(options, "Lab", {"command": command})
+    if not options.dry_run:
+        raise SystemExit(subprocess.call(command))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -120,6 +139,10 @@ def _parser() -> argparse.ArgumentParser:
     child = command("demo", demo)
     child.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results (default: demo)")
     child.add_argument("--seed", type=int, default=0)
+    child = command("lab", lab)
+    child.add_argument("--folder", type=Path, default=Path("."), help="where your copy of the tour goes (default: here)")
+    child.add_argument("--no-browser", action="store_true", help="start the server only, as on a remote machine")
+    child.add_argument("--dry-run", action="store_true", help="copy the tour and print the command, but do not start it")
     command("doctor", doctor)
     for name, function in (("train", train), ("map", map_)):
         child = command(name, function)
@@ -190,6 +213,8 @@ def _say(options: argparse.Namespace, event: str | None, content: dict) -> None:
         print(f"Simulated {content['cells']:,} cells × {content['genes']} genes; {content['query'][0]} is the query.")
     elif event == "Mapped":
         print(f"{content['query_cells']:,} query cells mapped. {content['genes']}")
+    elif event == "Lab":
+        print(" ".join(content["command"]))
     elif event is None:
         print(f"Model saved in {content['model']}")
 

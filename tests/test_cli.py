@@ -105,6 +105,15 @@ def test_doctor_names_versions_limits_and_what_fits(capsys):
     assert fits == sorted(fits, reverse=True)
 
 
+def test_lab_opens_a_copy_of_the_tour_and_keeps_the_users_changes(tmp_path, capsys):
+    assert run("lab", "--folder", tmp_path, "--no-browser", "--dry-run", "--json") == 0
+    command = json.loads(capsys.readouterr().out)["command"]
+    assert command[1:3] == ["-m", "jupyterlab"] and command[3] == str(tmp_path / "00_tour.ipynb")
+    (tmp_path / "00_tour.ipynb").write_text("mine")
+    assert run("lab", "--folder", tmp_path, "--dry-run") == 0
+    assert (tmp_path / "00_tour.ipynb").read_text() == "mine"
+
+
 @pytest.mark.slow
 def test_the_demo_labels_an_unseen_batch_better_than_the_baseline(tmp_path):
     assert run("demo", "--out", tmp_path) == 0

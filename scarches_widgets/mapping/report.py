@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +11,13 @@ import numpy as np
 import pandas as pd
 
 from ..models.base import Model
+from .pictures import COLOURS, draw_groups, figure, palette, picture_bytes
 
 if TYPE_CHECKING:
     from .journey import Mapped
 
 MOST_CELLS = 4000  # drawn in the embedding
-# Okabe & Ito's colours, which colour-blind people can tell apart, then lighter and darker steps between them
-COLOURS = (
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999",
-    "#004B76", "#8F6200", "#00563F", "#8A3F69", "#A9D8F5", "#F3A26B", "#B8AE00", "#444444",
-)  # fmt: skip
+DPI = 110
 EXPLAINED = {  # column of Mapped.scores -> name, meaning
     "accuracy": ("Accuracy", "share of query cells with the right label"),
     "macro_f1": ("Macro-F1", "harmonic mean of precision and recall, averaged over types"),
@@ -104,7 +100,7 @@ def _table(scores: pd.DataFrame) -> str:
 
 
 def _draw_curves(reference: Model, query: Model) -> str:
-    figure, axes = _figure(2, (10, 3.2))
+    drawn, axes = figure((10, 3.2), 2, dpi=DPI)
     for axis, model, title in zip(axes, (reference, query), ("reference", "query, after surgery")):
         history = model.history
         axis.set(title=title, xlabel="epoch", ylabel="loss per cell (nats)")
@@ -115,7 +111,7 @@ def _draw_curves(reference: Model, query: Model) -> str:
             axis.legend(frameon=False)
         else:
             axis.text(0.5, 0.5, "not trained", ha="center", transform=axis.transAxes)
-    return _png(figure)
+    return _png(drawn)
 
 
 def _draw_embedding(mapped: Mapped) -> str:
@@ -127,14 +123,13 @@ def _draw_embedding(mapped: Mapped) -> str:
     position = TSNE(perplexity=min(30, (len(z) - 1) / 3), random_state=0, init="pca").fit_transform(z) if len(z) > 3 else z
     panels = [("reference and query", "role"), ("batch", "batch")]
     panels += [("given label", "label"), ("transferred label", "predicted")] if mapped.scores is not None else []
-    figure, axes = _figure(len(panels), (10, 5 * ((len(panels) + 1) // 2)), columns=2)
+    drawn, axes = figure((10, 5 * ((len(panels) + 1) // 2)), len(panels), columns=2, dpi=DPI)
     names = sorted({*obs.get("label", ()), *obs.get("predicted", ())} - {""})
     for axis, (title, column) in zip(axes, panels):
-        shared = dict(zip(names, range(len(names)))) if column in ("label", "predicted") else None
+        shared = names if column in ("label", "predicted") else None
         _scatter(axis, position, obs[column].astype(str), shared)
-        axis.set(title=title, xticks=[], yticks=[])
-        axis.spines[["left", "bottom"]].set_visible(False)
-    return _png(figure)
+        axis.set(title=title)
+    return _png(drawn)
 
 
 def _embedding_caption(mapped: Mapped) -> str:
@@ -147,24 +142,18 @@ def _drawn(mapped: Mapped) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(n)[:MOST_CELLS])
 
 
-def _scatter(axis, position: np.ndarray, values: pd.Series, codes: dict[str, int] | None) -> None:
-    names = [name for name in (codes or sorted(values.unique())) if name and (values == name).any()]
-    codes = codes or {name: i for i, name in enumerate(names)}
-    blank = (values == "").to_numpy()
-    axis.scatter(*position[blank].T, s=3, color="#dddddd", linewidths=0)
-    order = np.random.default_rng(0).permutation(np.flatnonzero(~blank))  # no group hides another
-    colours = np.array([COLOURS[codes[name] % len(COLOURS)] for name in values.iloc[order]])
-    axis.scatter(*position[order].T, s=4, c=colours, linewidths=0)
-    for name in names[:20]:
-        axis.scatter([], [], s=25, color=COLOURS[codes[name] % len(COLOURS)], label=name)
-    if len(names) > 20:
-        axis.scatter([], [], s=0, label=f"and {len(names) - 20} more")
-    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+def _scatter(axis, position: np.ndarray, values: pd.Series, shared: list[str] | None) -> None:
+    """Cells by group; `shared` gives the groups of two panels the same colours, cells without a value are grey."""
+    names = shared or sorted(set(values) - {""})
+    codes = pd.Categorical(values, categories=names).codes
+    drawn = codes >= 0
+    axis.scatter(*position[~drawn].T, s=3, color="#dddddd", linewidths=0)
+    draw_groups(axis, position[drawn], codes[drawn], names, palette(len(names)))
 
 
 def _draw_labels(mapped: Mapped) -> str:
     query = mapped.cells.obs[mapped.cells.obs["role"] == "query"]
-    figure, axes = _figure(2, (10, 4.2))
+    drawn, axes = figure((10, 4.2), 2, dpi=DPI)
     if (query["label"] != "").any():
         known = query[query["label"] != ""]
         table = pd.crosstab(known["label"], known["predicted"], normalize="index")
@@ -172,35 +161,18 @@ def _draw_labels(mapped: Mapped) -> str:
         axes[0].set_xticks(range(table.shape[1]), table.columns, rotation=90, fontsize=8)
         axes[0].set_yticks(range(table.shape[0]), table.index, fontsize=8)
         axes[0].set(xlabel="transferred", ylabel="given")
-        figure.colorbar(image, ax=axes[0], label="share of the row")
+        drawn.colorbar(image, ax=axes[0], label="share of the row")
     else:
         counts = query["predicted"].value_counts().sort_values()
         axes[0].barh(counts.index, counts, color=COLOURS[0])
         axes[0].set(xlabel="query cells")
     axes[1].hist(query["uncertainty"], bins=np.linspace(0, 1, 41), color=COLOURS[0])
     axes[1].set(xlabel="uncertainty", ylabel="query cells", title="uncertainty of the transferred labels")
-    return _png(figure)
+    return _png(drawn)
 
 
-def _figure(n: int, size: tuple[float, float], columns: int | None = None):
-    """A figure outside pyplot's state, which belongs to the user."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = columns or n
-    figure = Figure(size, layout="constrained", dpi=110)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-    FigureCanvasAgg(figure)
-    axes = np.atleast_1d(figure.subplots((n + columns - 1) // columns, columns)).ravel()
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _png(figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return base64.b64encode(buffer.getvalue()).decode()
+def _png(drawn) -> str:
+    return base64.b64encode(picture_bytes(drawn)).decode()
 
 
 def _text(value: object) -> str:

@@ -1,0 +1,112 @@
+/** Points of cells in a Bokeh figure that Python has laid out (embedding_view.py): data, colours, selection, sight. */
+import { embedFigure, paint } from "./bokeh_figure.js";
+import { drawingOrder, fittedRanges, maskOf, modeOf, moved, placesOf, sameMask, taken } from "./cells.js";
+import { element, formatNumber, listen } from "./common.js";
+
+const BOKEH_MODES = { replace: "replace", add: "append", subtract: "subtract" };
+
+/**
+ * @param host element to draw in
+ * @param cells `{ x, y, names }`, by cell
+ * @param onSelect called with the mask after a lasso or box
+ */
+export async function scatterChart(host, item, version, cells, onSelect, signal) {
+  const figure = await embedFigure(host, item, version, signal);
+  if (!figure) return null;
+  const [plot, source, mapper] = ["chart", "cells", "colours"].map(figure.named);
+  const [xRange, yRange, wheel] = ["x", "y", "wheel"].map(figure.named);
+  const tools = Object.fromEntries(["lasso", "box", "move"].map((name) => [name, figure.named(name)]));
+  const order = drawingOrder(cells.x.length);
+  const tip = element("div", { class: "scaw-tip", "aria-hidden": "true", hidden: true });
+  host.append(tip);
+  let valueOf = () => null; // what the tip says about the cell at a place in drawing order
+  let mode = "replace";
+  let drawn = new Uint8Array(order.length); // the selection that the chart shows
+  let applying = false; // a change comes from here, not from a gesture
+  let whole = true; // all cells are in sight, as long as nobody moves or zooms
+
+  function setRanges({ x, y }) {
+    applying = true;
+    xRange.setv(x);
+    yRange.setv(y);
+    applying = false;
+  }
+
+  function fit() {
+    if (!plot.inner_width || !plot.inner_height) return;
+    whole = true;
+    setRanges(fittedRanges(cells.x, cells.y, plot.inner_width, plot.inner_height));
+  }
+
+  function move(right, up, zoom = 1) {
+    whole = false;
+    setRanges({ x: moved(xRange, right, zoom), y: moved(yRange, up, zoom) });
+  }
+
+  /** One scale for both axes, also after the frame has another shape. */
+  function reshape() {
+    if (whole) fit();
+    else if (plot.inner_width) {
+      const scale = (xRange.end - xRange.start) / plot.inner_width;
+      setRanges({ x: xRange, y: moved(yRange, 0, (scale * plot.inner_height) / (yRange.end - yRange.start)) });
+    }
+  }
+
+  const inHand = () => { if (!applying) whole = false; };
+  xRange.properties.start.change.connect(inHand);
+  for (const side of ["inner_width", "inner_height"]) plot.properties[side].change.connect(reshape);
+  source.selected.properties.indices.change.connect(() => {
+    if (applying) return;
+    drawn = maskOf(source.selected.indices, order);
+    onSelect(drawn);
+  });
+  source.inspect.connect(([, { geometry }]) => {
+    const place = source.inspected.indices.at(-1); // the one on top
+    tip.hidden = place === undefined;
+    if (tip.hidden) return;
+    tip.replaceChildren(element("strong", {}, cells.names[order[place]]), ...[valueOf(place)].filter(Boolean));
+    const isRight = geometry.sx > host.clientWidth / 2;
+    tip.style.cssText = `top:${geometry.sy + 14}px;${isRight ? "right" : "left"}:${isRight ? host.clientWidth - geometry.sx : geometry.sx}px`;
+  });
+  // Alt, which Bokeh does not know, takes away as in the legend
+  listen(host, "pointerdown", (event) => {
+    const asked = BOKEH_MODES[modeOf(event, mode)];
+    tools.lasso.mode = asked;
+    tools.box.mode = asked;
+    host.focus({ preventScroll: true });
+  }, signal);
+  // the wheel scrolls the page unless the chart has the focus
+  listen(host, "focusin", () => { wheel.active = true; }, signal);
+  listen(host, "focusout", () => { wheel.active = false; }, signal);
+
+  figure.view.canvas_view?.events_el?.setAttribute("tabindex", "-1"); // one stop for Tab is enough: the host
+  const [x, y] = [taken(cells.x, order), taken(cells.y, order)];
+  fit();
+
+  return { // has no points before setColours
+    fit,
+    move,
+    /** @param colours of the groups, or of the scale from `coloring.low` to `coloring.high` */
+    setColours(coloring, colours, noValue) {
+      const { kind, values, low, high, label } = coloring;
+      const numbers = kind === "numbers";
+      const ends = numbers ? { low, high: high > low ? high : low + 1 } : { low: -0.5, high: colours.length - 0.5 };
+      // silent, and without a comparison of all values: Bokeh lays all points out anew at each change that it notices
+      mapper.setv({ palette: colours, nan_color: noValue, ...ends }, { silent: true });
+      const value = kind === "none" ? new Uint8Array(order.length) : taken(values, order);
+      const words = numbers ? formatNumber : (code) => coloring.names[code];
+      valueOf = (place) => (kind === "none" ? null : element("span", {}, `${label}: ${words(value[place])}`));
+      source.setv({ data: { x, y, value } }, { check_eq: false });
+    },
+    setMask(mask) {
+      if (sameMask(mask, drawn)) return;
+      drawn = mask;
+      applying = true;
+      source.selected.setv({ indices: placesOf(mask, order) }, { check_eq: false });
+      applying = false;
+    },
+    setMode(wanted) { mode = wanted; },
+    setTool(name) { tools[name].active = true; },
+    setDark(dark) { paint(figure.document, dark, host); },
+  };
+}

@@ -1,0 +1,106 @@
+import { element, follow, formatNumber } from "./js/common.js";
+import { barsOf, percent } from "./js/bars.js";
+import { remarkElement } from "./js/form.js";
+import { actionButton, panelOf } from "./js/panel.js";
+
+const plural = (n, noun, many = `${noun}s`) => `${n.toLocaleString("en")} ${n === 1 ? noun : many}`;
+
+function steer(send, signal) {
+  let paused = false;
+  const pause = actionButton("Pause", () => send({ op: paused ? "resume" : "pause" }), signal);
+  const finish = actionButton("Finish early", () => send({ op: "finish" }), signal, { title: "End the training after this epoch, then label the cells" });
+  const stop = actionButton("Stop", () => send({ op: "stop" }), signal, { title: "End now; nothing is written" });
+  return {
+    nodes: [pause.node, finish.node, stop.node],
+    show(status, progress) {
+      const active = ["running", "pausing", "paused"].includes(status);
+      const training = active && Boolean(progress.max_epochs) && !progress.stage;
+      paused = status === "paused" || status === "pausing";
+      pause.node.textContent = paused ? "Resume" : "Pause";
+      pause.enable(training);
+      finish.enable(training);
+      stop.enable(active || status === "stopping");
+    },
+  };
+}
+
+/** A list of names that opens on demand. */
+function named(words, names, n) {
+  if (!n) return null;
+  return element("details", {}, element("summary", {}, words), element("p", { class: "scaw-names" }, names));
+}
+
+function genesOf(overlap) {
+  const found = `${overlap.n_shared.toLocaleString("en")} of the reference's ${plural(overlap.n_reference, "gene")} found (${percent(overlap.share)})`;
+  return element("div", { class: "scaw-block" },
+    element("h4", {}, "Genes"),
+    element("meter", { min: 0, max: 1, value: overlap.share, "aria-label": found }),
+    element("p", {}, found + (overlap.reordered ? "; put into the reference's order" : "")),
+    overlap.enough ? null : remarkElement({ level: "warning", text: "Missing genes count as zero; their share of the embedding is lost." }, "p"),
+    named(`${plural(overlap.n_missing, "gene")} missing, filled with zeros`, overlap.missing, overlap.n_missing),
+    named(`${plural(overlap.n_extra, "gene")} more in the query, not used`, overlap.extra, overlap.n_extra),
+    overlap.hint ? remarkElement({ level: "note", text: overlap.hint }, "p") : null);
+}
+
+function levelsOf({ name, new: fresh, n_new: n, known }) {
+  const more = n > fresh.length ? ", …" : "";
+  const adds = n ? `Adds ${plural(n, `new ${name}`, `new ${name}${/(s|ch|x)$/.test(name) ? "es" : "s"}`)}: ${fresh.join(", ")}${more}.` : `No new ${name}.`;
+  return element("div", {}, element("p", {}, adds),
+    known.length ? element("p", {}, `Known to the reference: ${known.join(", ")}.`) : null);
+}
+
+function overviewOf(model, signal) {
+  const host = element("div", { class: "scaw-overview" });
+  const show = () => {
+    const overlap = model.get("overlap");
+    host.replaceChildren();
+    host.hidden = overlap.share === undefined;
+    if (host.hidden) return;
+    const variables = overlap.variables.length ? overlap.variables.map(levelsOf) : [element("p", {}, "The reference knows no batches.")];
+    host.append(genesOf(overlap), element("div", { class: "scaw-block" }, element("h4", {}, "Batches"), ...variables));
+  };
+  follow(model, ["overlap"], show, signal);
+  show();
+  return host;
+}
+
+function tableOf(results) {
+  const head = ["Label", "Cells", "Share", "Mean uncertainty", "Unknown"];
+  const rows = results.rows.map((row) => element("tr", {}, element("th", { scope: "row" }, row.label),
+    ...[row.n.toLocaleString("en"), percent(row.n / results.n_cells), row.mean.toFixed(2), percent(row.unknown)].map((text) => element("td", {}, text))));
+  const cut = results.n_labels > rows.length ? `The ${rows.length} most frequent of ${results.n_labels} labels. ` : "";
+  const caption = `${cut}Labels by the neighbours' vote; "Unknown" is the share of cells above the threshold of ${formatNumber(results.threshold)}.`;
+  return element("div", { class: "scaw-table-host", tabindex: "0", role: "region", "aria-label": "Predicted labels" },
+    element("table", { class: "scaw-table" }, element("caption", { class: "scaw-hint" }, caption),
+      element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col" }, text)))), element("tbody", {}, ...rows)));
+}
+
+function resultsOf(model, signal) {
+  const host = element("div", { class: "scaw-results" });
+  const show = () => {
+    const results = model.get("results");
+    host.replaceChildren();
+    host.hidden = !results.written;
+    if (host.hidden) return;
+    host.append(element("p", {}, element("strong", {}, "Written to the query: "), results.written.join(", "), "."));
+    if (!results.rows) return;
+    const sum = `${plural(results.n_cells, "cell")}, mean uncertainty ${results.mean.toFixed(2)}, ${plural(results.n_unknown, "cell")} Unknown.`;
+    host.append(element("h4", {}, `Labels of ${results.labels_key}`), element("p", {}, sum),
+      element("div", { class: "scaw-labels" }, tableOf(results), barsOf(results.histogram, results.threshold)));
+  };
+  follow(model, ["results"], show, signal);
+  show();
+  return host;
+}
+
+function render({ model, el }) {
+  const result = (status) => (status === "done" ? "Mapped. In Python the adapted model is this panel's .model."
+    : "Stopped; nothing was written to the query.");
+  return panelOf({ model, el }, {
+    name: "Mapping panel", title: "Map a query", steer, result,
+    start: { label: "Map", again: "Map again", op: "map" },
+    before: [(signal) => overviewOf(model, signal)], after: [(signal) => resultsOf(model, signal)],
+  });
+}
+
+export default { render };

@@ -1,0 +1,313 @@
+"""Train a model by filling in a form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from ..data.findings import Findings
+from ..data.names import did_you_mean, shown
+from ..data.validate import (
+    CHECKS,
+    Request,
+    check_categorical,
+    check_continuous,
+    check_keys,
+    check_size_factors,
+    matrix_of,
+    where_is,
+)
+from ..training.options import respelled, typed
+from ..training.plan import METRICS, EarlyStopping, TrainingPlan
+from .base import HERE, inlined
+from .form import Choice, Form, as_arguments, choices_of, columns_of, fields_of, key_field
+from .panel import Panel, collected_warnings, remark, remark_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from ..models.base import Model
+    from ..training.run import TrainingRun
+    from .loss_monitor import LossMonitor
+
+KEYS = ("layer", "batch_key", "labels_key", "size_factor_key")
+OF_COLUMNS = (check_keys, check_categorical, check_continuous, check_size_factors)  # quick, and anew with each choice
+OF_VALUES = tuple(check for check in CHECKS if check not in OF_COLUMNS)  # once per matrix, on a thread
+TRAINING, STOPPING = "Training", "Early stopping"  # headings of the form
+NOTED = "scarches_widgets"  # where Model.setup_anndata notes its keys in adata.uns
+
+
+class TrainingPanel(Panel):
+    """Train a model by filling in a form.
+
+    Parameters
+    ----------
+    adata
+        The cells. Not modified.
+    model
+        Class of the model, or its name in `sca.models`.
+    **options
+        What is to be filled in at first: keys of the data, options of the model, options of `train()`.
+
+    Attributes
+    ----------
+    model
+        The model of the last training; None before the first.
+    run
+        Its `TrainingRun`.
+    monitor
+        A `LossMonitor` that shows each run of this panel.
+
+    Examples
+    --------
+    >>> panel = sca.widgets.TrainingPanel(adata, batch_key="batch")  # doctest: +SKIP
+    >>> panel  # fill in, click Train; then  # doctest: +SKIP
+    >>> panel.model.get_latent_representation()  # doctest: +SKIP
+    """
+
+    _esm = inlined(HERE / "training_panel.js")
+    model_name = traitlets.Unicode().tag(sync=True)
+
+    commands = {  # noqa: RUF012
+        "train": "_click_train",
+        "pause": "_click_pause",
+        "resume": "_click_resume",
+        "stop": "_click_stop",
+    }
+    work = "training"
+
+    def __init__(self, adata: AnnData | None = None, model: str | type[Model] = "SCVI", **options: Any):
+        self._class = _model_class(model)
+        self.adata = _checked(adata)
+        self.model: Model | None = None
+        self._watchers: list[Callable[[TrainingRun], None]] = []
+        form = self._drawn()
+        noted = {key: value for key, value in self._noted().items() if form[key].problem(value) is None}
+        super().__init__(form, noted, _flat(options), facts=self._facts(), model_name=self._class.__name__)
+
+    def _drawn(self) -> Form:
+        """The form for this model and these cells."""
+        choices = {key: () for key in KEYS}
+        if self.adata is not None:
+            columns = columns_of(self.adata.obs)
+            numbers = columns_of(self.adata.obs, numeric=True)
+            choices = {
+                "layer": _matrices(self.adata),
+                "batch_key": columns,
+                "labels_key": columns,
+                "size_factor_key": numbers,
+            }
+        stopping = {field.name: field for field in fields_of(EarlyStopping, STOPPING)}
+        metrics = choices_of("metric", sorted(set(METRICS.values())))
+        stopping["metric"] = replace(stopping["metric"], kind="choice", choices=metrics)
+        plan = {field.name: field for field in fields_of(TrainingPlan, TRAINING)}
+        plan["device"] = replace(plan["device"], kind="choice", choices=choices_of("device", _devices()))
+        return Form(
+            [
+                *(key_field(key, "Data", choices[key]) for key in KEYS),
+                *fields_of(self._class.config_class, self._class.__name__),
+                *plan.values(),
+                *stopping.values(),
+            ]
+        )
+
+    def _facts(self) -> str:
+        return "" if self.adata is None else f"{self.adata.n_obs:,} cells × {self.adata.n_vars:,} genes"
+
+    def _noted(self) -> dict[str, Any]:
+        """The keys that setup_anndata has noted, which a model reads if it is given none."""
+        noted = self.adata.uns.get(NOTED, {}) if self.adata is not None else {}
+        return {key: noted[key] for key in KEYS if key in noted}
+
+    def set(self, **options: Any) -> None:
+        super().set(**_flat(options))
+
+    def refresh(self) -> None:
+        with self._lock:
+            self._form = self._drawn()
+            self.fields, self.facts = self._form.as_json(), self._facts()
+            super().refresh()
+
+    # What is to be said of the data
+
+    def _missing(self) -> str:
+        return "" if self.adata is not None else "There are no cells yet: call TrainingPanel(adata)."
+
+    def _findings(self, options: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+        if self.adata is None:
+            return
+        asked = self._request(options)
+        field_of = {f"obs['{shown(options[key])}']": key for key in reversed(KEYS) if options[key] is not None}
+        for finding in Findings(finding for check in OF_COLUMNS for finding in check(asked)):
+            yield field_of.get(finding.where, ""), remark_of(finding)
+        key = asked.layer, asked.expects
+        found = self._look(key, lambda: Findings(finding for check in OF_VALUES for finding in check(asked)))
+        if isinstance(found, Exception):
+            yield "layer", remark("error", f"{asked.where} could not be read: {found}")
+        elif found is not None:
+            for finding in found:
+                yield "layer" if finding.where == asked.where else "", remark_of(finding)
+            if found.ok:
+                holds = "raw counts" if asked.expects == "counts" else "finite numbers"
+                yield "layer", remark("ok", f"{asked.where} holds {holds}.")
+        if self._noted() and all(options[key] is None for key in KEYS):
+            noted = ", ".join(f"{key}='{value}'" for key, value in self._noted().items())
+            yield "", remark("note", f"No key is chosen, so the model reads those that setup_anndata noted: {noted}.")
+
+    def _request(self, options: dict[str, Any]) -> Request:
+        """What `validate` would be asked."""
+        probe = self._class.__new__(self._class)  # what a model expects depends on nothing but its options
+        probe.config = typed(self._class.config_class, self._of(options, self._class.__name__), of=self._class.__name__)
+        keys = {key: options[key] for key in KEYS}
+        others = {"categorical_covariate_keys": (), "continuous_covariate_keys": (), "unlabeled_category": None}
+        return Request(self.adata, **keys, **others, expects=probe.expects, for_training=True)
+
+    def _meant(self) -> dict[str, str]:
+        """What empty options of the schedule come to."""
+        if self.adata is None:
+            return {}
+        options = self._form.usable(self.values)
+        n_train = max(1, math.ceil(options["train_size"] * self.adata.n_obs))
+        plan = typed(TrainingPlan, self._of(options, TRAINING), of="train()")
+        resolved = plan.resolved(n_train, self.adata.n_obs - n_train)
+        return {name: f"{getattr(resolved, name):g}" for name in ("max_epochs", "lr") if options[name] is None}
+
+    def _of(self, options: dict[str, Any], section: str) -> dict[str, Any]:
+        return {name: options[name] for name in self._form.names(section)}
+
+    # Training
+
+    def train(self) -> TrainingRun:
+        """Train a new model as the form says, in the background; what a click on Train does.
+
+        Returns
+        -------
+        TrainingRun
+
+        Raises
+        ------
+        RuntimeError
+            If a training is under way, or the form is not fit; the text says what to mend.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._busy or not self._is_looking)
+            self._begin()
+        return self._train()
+
+    def _click_train(self, content: dict, buffers: list) -> None:
+        self._begin()
+        self._in_background(self._train)
+
+    def _train(self) -> TrainingRun | None:
+        """Build the model and start its run, for which `_begin` has made room."""
+        try:
+            self._enter("Preparing the model.")
+            with collected_warnings() as texts:
+                model = self._class(self.adata, **self._options_of_model())
+            with self._lock:
+                said = [f"{one['text']} {one['more']}".strip() for found in self.remarks.values() for one in found]
+                self._notes = [text for text in texts if text not in said]
+                if self._cancelled.is_set():
+                    self._end("stopped")
+                    return None
+                self.model = model
+            model.watch_runs(lambda run: self._attach(model, run))
+            return model.train(background=True, **self._options_of_training())
+        except Exception as error:
+            self._end("failed", error)
+            raise
+
+    def watch_runs(self, watcher: Callable[[TrainingRun], None]) -> None:
+        """Call `watcher` with each `TrainingRun` of this panel from now on, before its first step."""
+        self._watchers.append(watcher)
+
+    def _attach(self, model: Model, run: TrainingRun) -> None:
+        if model is not self.model:  # an older one, trained on by hand
+            return
+        self._follow(run)
+        for watcher in self._watchers:
+            watcher(run)
+
+    @cached_property
+    def monitor(self) -> LossMonitor:
+        from .loss_monitor import LossMonitor
+
+        return LossMonitor(self)
+
+    # Code
+
+    def _options_of_model(self) -> dict[str, Any]:
+        return self._form.chosen(self.values, [*KEYS, *self._form.names(self._class.__name__), "seed"])
+
+    def _options_of_training(self) -> dict[str, Any]:
+        options = self._form.chosen(self.values, self._form.names(TRAINING))
+        stopping = self._form.chosen(self.values, self._form.names(STOPPING))
+        return options | ({"early_stopping_kwargs": stopping} if stopping else {})
+
+    def code(self) -> str:
+        """Python for what is filled in; only what differs from the defaults is in it."""
+        of_model = as_arguments(self._options_of_model())
+        return (
+            "import scarches_widgets as sca\n\n"
+            f"model = sca.models.{self._class.__name__}(adata{', ' + of_model if of_model else ''})\n"
+            f"model.train({as_arguments(self._options_of_training())})\n"
+        )
+
+    def _summary(self) -> str:
+        if self.run is None or not self.run.epochs:
+            return f"Training panel for {self._class.__name__}: {self.facts or 'no cells'}; nothing trained yet."
+        loss = self.run.epochs[-1].train["unweighted_loss"]
+        return (
+            f"Training panel for {self._class.__name__}: {self.facts}; {self.status} after "
+            f"{len(self.run.epochs)} epochs at a loss of {loss:.1f} nats per cell."
+        )
+
+    def _picture(self, format: str) -> bytes:
+        return self.monitor._picture(format)
+
+
+def _model_class(model: str | type[Model]) -> type[Model]:
+    from .. import models
+
+    if not isinstance(model, str):
+        return model
+    if model not in models.__all__:
+        raise ValueError(f"There is no model '{model}'.{did_you_mean(model, models.__all__)}")
+    return getattr(models, model)
+
+
+def _checked(adata: object) -> AnnData | None:
+    from anndata import AnnData
+
+    if adata is None or isinstance(adata, AnnData):
+        return adata
+    raise TypeError(
+        f"TrainingPanel takes an AnnData and was given a {type(adata).__name__}. Read a file first: "
+        "sca.read('cells.h5ad')."
+    )
+
+
+def _flat(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with those of early stopping beside the others, as the form has them."""
+    options = dict(options)
+    stopping = options.pop("early_stopping_kwargs", {})
+    return {**options, **respelled(stopping)}
+
+
+def _matrices(adata: AnnData) -> list[Choice]:
+    """X and the layers, each with the type of its values."""
+    types = {name: getattr(matrix_of(adata, name).stored, "dtype", None) for name in (None, *adata.layers)}
+    return [Choice(name, where_is(name) + (f", {dtype}" if dtype else "")) for name, dtype in types.items()]
+
+
+def _devices() -> list[str]:
+    """What a run can be computed on here."""
+    import torch
+
+    found = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found

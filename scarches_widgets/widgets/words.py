@@ -1,0 +1,92 @@
+"""Options in words, for forms: a label, a line of help, and whether the option is one of the few shown first.
+
+The configs name their options for those who read formulas (`n_latent: dimensions of z`); this table names them for
+those who fill in a form. A test sees to it that every option of every model stands here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Words(NamedTuple):
+    """What a form says about an option."""
+
+    label: str
+    hint: str = ""
+    main: bool = False  # shown at once; the others stand under "Advanced"
+
+
+OPTIONS = {
+    # data
+    "layer": Words("Counts", "The matrix with the raw counts.", main=True),
+    "batch_key": Words("Batch", "Column of obs that tells experiments or samples apart.", main=True),
+    "labels_key": Words("Labels", "Column of obs with cell types.", main=True),
+    "size_factor_key": Words("Size factor", "Column of obs with a positive number per cell; none: its total count."),
+    # networks
+    "n_latent": Words("Latent dimensions", "Numbers by which a cell is described.", main=True),
+    "n_layers": Words("Hidden layers", "Of the encoder and of the decoder.", main=True),
+    "n_hidden": Words("Units per hidden layer"),
+    "dropout_rate": Words("Dropout", "Share of the encoder's units that sit out each step."),
+    "gene_likelihood": Words("Distribution of counts", main=True),
+    "dispersion": Words("Dispersion", "How counts scatter about their mean."),
+    "encode_covariates": Words(
+        "Encoder sees batches", "Needed if this is a reference that queries will be mapped onto.", main=True
+    ),
+    "deeply_inject_covariates": Words("Batches enter every layer", "Otherwise the first one only."),
+    "use_batch_norm": Words("Batch normalisation", "Over the cells of a minibatch."),
+    "use_layer_norm": Words("Layer normalisation", "Within a cell; published for references."),
+    # training
+    "schedule": Words("Schedule", "How the learning rate changes.", main=True),
+    "max_epochs": Words("Epochs", "Passes over all cells, at most.", main=True),
+    "early_stopping": Words("Early stopping", "End when held-out cells gain no more; keep the best epoch.", main=True),
+    "device": Words("Device", main=True),
+    "batch_size": Words("Minibatch", "Cells per step."),
+    "lr": Words("Learning rate", "The highest of the run."),
+    "weight_decay": Words("Weight decay"),
+    "train_size": Words("Training share", "Of the cells; the others are held out."),
+    "kl_weight": Words("KL weight", "After its warm-up."),
+    "kl_warmup_epochs": Words("KL warm-up", "Epochs in which the weight rises."),
+    "seed": Words("Seed", "The same seed gives the same model."),
+    "threads": Words("CPU threads", "Small models are fastest with one."),
+    # early stopping
+    "metric": Words("Watched loss"),
+    "mode": Words("Better is"),
+    "threshold": Words("Least gain", "By which an epoch must be better."),
+    "patience": Words("Patience", "Epochs without gain before the run ends."),
+    "warmup_epochs": Words("Grace", "First epochs, which do not count."),
+    "reduce_lr": Words("Reduce learning rate", "When there is no gain."),
+    "lr_patience": Words("Reduction patience", "Epochs without gain before each reduction."),
+    "lr_factor": Words("Reduction factor"),
+}
+
+VALUES = {  # of those options whose values do not speak for themselves
+    "gene_likelihood": {
+        "zinb": "zinb: negative binomial, more zeros",
+        "nb": "nb: negative binomial",
+        "poisson": "poisson",
+        "normal": "normal: for values that are no counts",
+    },
+    "dispersion": {"gene": "per gene", "gene-batch": "per gene and batch"},
+    "schedule": {"auto": "auto: one cycle, few epochs", "published": "published: constant rate"},
+    "device": {"auto": "auto: a GPU if there is one"},
+    "mode": {"min": "lower", "max": "higher"},
+    "metric": {
+        "val_unweighted_loss": "all terms, held out",
+        "val_loss": "all terms weighted, held out",
+        "val_reconstruction": "reconstruction, held out",
+        "val_kl_latent": "KL of latents, held out",
+        "train_unweighted_loss": "all terms, training",
+        "train_loss": "all terms weighted, training",
+        "train_reconstruction": "reconstruction, training",
+    },
+}
+
+MAPPING = {
+    "labels_key": Words("Labels to transfer", "Column of the reference's obs; none: only the embedding.", main=True),
+    "n_neighbors": Words("Neighbours", "Reference cells that vote on a cell's label.", main=True),
+    "threshold": Words("Unknown above", "Cells of a larger uncertainty are labelled Unknown; 1: none is.", main=True),
+    "max_epochs": Words("Epochs", "Passes over the query, at most.", main=True),
+    "gene_map": Words("Match genes by", "How the query's gene names become the reference's."),
+    "min_gene_overlap": Words("Least gene overlap", "Share of the reference's genes that the query must have."),
+}

@@ -1,0 +1,48 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { History, moveCursor, toColumns } from "../../scarches_widgets/widgets/js/history.js";
+
+const rows = (...values) => new Float32Array(values.flat()).buffer;
+const row = (epoch, train, val) => [epoch, 0.5, 1, train, val];
+
+test("rows become columns, whatever the offset of their view", () => {
+  const padded = new Uint8Array(4 + 40);
+  padded.set(new Uint8Array(rows(row(0, 9, 8), row(1, 7, 6))), 4);
+  const columns = toColumns(new DataView(padded.buffer, 4), ["epoch", "learning_rate", "kl_weight", "a", "b"]);
+  assert.deepEqual(columns.a, [9, 7]);
+  assert.deepEqual(columns.b, [8, 6]);
+});
+
+test("messages append, a repeated one changes nothing, a missing one is a gap", () => {
+  const history = new History();
+  history.load(["a", "b"], rows(row(0, 9, 8)));
+  assert.deepEqual(history.append(1, rows(row(1, 7, 6))).epoch, [1]);
+  assert.equal(history.append(1, rows(row(1, 7, 6))), null);
+  assert.deepEqual(history.append(1, rows(row(1, 7, 6), row(2, 5, 4))).epoch, [2]);
+  assert.equal(history.append(7, rows(row(7, 1, 1))), "gap");
+  assert.deepEqual(history.columns.epoch, [0, 1, 2]);
+});
+
+test("loading the state replaces what was there", () => {
+  const history = new History();
+  history.load(["a", "b"], rows(row(0, 9, 8), row(1, 7, 6)));
+  history.load(["a"], new Float32Array([0, 0.1, 1, 3]).buffer);
+  assert.equal(history.length, 1);
+  assert.deepEqual(history.row(0), { epoch: 0, learning_rate: Math.fround(0.1), kl_weight: 1, a: 3 });
+});
+
+test("CSV has one line per epoch, quotes names that need it, and leaves NaN empty", () => {
+  const history = new History();
+  history.load(['a, "x"'], new Float32Array([0, 0.5, 1, NaN]).buffer);
+  assert.equal(history.csv(), 'epoch,learning_rate,kl_weight,"a, ""x"""\n0,0.5,1,\n');
+});
+
+test("the cursor starts at the last epoch, steps, jumps, and stays within the epochs", () => {
+  assert.equal(moveCursor(null, "ArrowLeft", 0), null);
+  assert.equal(moveCursor(null, "ArrowLeft", 5), 4);
+  assert.equal(moveCursor(4, "ArrowLeft", 5), 3);
+  assert.equal(moveCursor(3, "ArrowLeft", 50, true), 0);
+  assert.equal(moveCursor(3, "End", 50), 49);
+  assert.equal(moveCursor(49, "ArrowRight", 50), 49);
+  assert.equal(moveCursor(2, "x", 50), 2);
+});

@@ -1,0 +1,483 @@
+"""The training panel without a browser: what it tells a page, what a click does, what a forged message cannot do."""
+
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small import fingerprint
+from widgets.pages import click, enter, levels, looked, nothing_raised, texts, wait_until
+
+import scarches_widgets as sca
+from scarches_widgets.data import validate as validation
+from scarches_widgets.widgets import LossMonitor, TrainingPanel, training_panel
+from scarches_widgets.widgets.panel import collected_warnings
+
+TINY = {"n_hidden": 16, "n_latent": 4, "batch_size": 64}
+
+
+@pytest.fixture
+def panel(atlas):
+    panel = looked(TrainingPanel(atlas, batch_key="batch", max_epochs=2, **TINY))
+    yield panel
+    panel.stop()
+
+
+@pytest.fixture
+def endless(atlas):
+    """A panel whose training takes far too long."""
+    panel = looked(TrainingPanel(atlas, batch_key="batch", max_epochs=100_000, **TINY))
+    yield panel
+    panel.stop()
+    assert panel.wait(20) != "running"
+
+
+def built(code, adata):
+    """The model that a panel's code makes."""
+    names = {"adata": adata}
+    exec(code.replace("model.train(", "model.train(progress=False, "), names)
+    return names["model"]
+
+
+# The form
+
+
+def test_the_form_has_the_options_of_model_and_training_and_their_defaults(atlas):
+    panel = TrainingPanel(atlas)
+    names = {one["name"] for one in panel.fields}
+    assert {"layer", "batch_key", "n_latent", "gene_likelihood", "max_epochs", "seed", "patience"} <= names
+    assert panel.values["n_latent"] == 10 and panel.values["batch_key"] is None
+    assert panel.fields[0]["section"] == "Data"
+    assert "early_stopping_kwargs" not in names
+
+
+def test_options_can_be_given_at_once_also_as_others_spell_them(atlas):
+    panel = TrainingPanel(
+        atlas, condition_key="batch", n_epochs=3, early_stopping_kwargs={"early_stopping_patience": 7}
+    )
+    assert panel.values["batch_key"] == "batch" and panel.values["max_epochs"] == 3 and panel.values["patience"] == 7
+    with pytest.raises(TypeError, match="Did you mean 'n_latent'"):
+        TrainingPanel(atlas, n_latnet=3)
+    with pytest.raises(ValueError, match="n_latent must be a whole number from 1 to 4,096, not 0"):
+        TrainingPanel(atlas, n_latent=0)
+
+
+def test_what_is_set_in_python_is_in_the_form_and_what_is_wrong_changes_nothing(panel):
+    panel.set(n_latent=7, dropout_rate=0)
+    assert panel.values["n_latent"] == 7
+    before = dict(panel.values)
+    with pytest.raises(ValueError, match="dropout_rate"):
+        panel.set(n_latent=8, dropout_rate=1)
+    assert panel.values == before
+
+
+def test_without_cells_it_says_what_it_needs():
+    panel = TrainingPanel()
+    assert panel.status == "empty"
+    assert "TrainingPanel(adata)" in panel.blocked
+    click(panel, "train")
+    assert panel.status == "empty" and panel.model is None and "TrainingPanel(adata)" in panel.error["what"]
+
+
+@pytest.mark.parametrize("wrong", ["cells.h5ad", 3, np.ones((3, 3))])
+def test_what_is_no_anndata_is_refused(wrong):
+    with pytest.raises(TypeError, match=r"takes an AnnData .* sca\.read"):
+        TrainingPanel(wrong)
+
+
+def test_an_unknown_model_is_refused_with_the_nearest_name(atlas):
+    with pytest.raises(ValueError, match=r"no model 'SCV1'\. Did you mean 'SCVI'"):
+        TrainingPanel(atlas, model="SCV1")
+    assert TrainingPanel(atlas, model=sca.models.SCVI).model_name == "SCVI"
+
+
+def test_keys_that_setup_anndata_has_noted_are_filled_in(atlas):
+    adata = atlas.copy()
+    sca.models.SCVI.setup_anndata(adata, batch_key="batch", labels_key="cell_type")
+    panel = looked(TrainingPanel(adata))
+    assert panel.values["batch_key"] == "batch" and panel.values["labels_key"] == "cell_type"
+    enter(panel, batch_key=None, labels_key=None)
+    assert "batch_key='batch'" in texts(panel, "")
+
+
+def test_empty_options_say_what_they_come_to(panel):
+    enter(panel, max_epochs=None)
+    assert panel.meanings["lr"] == "0.01"
+    epochs = int(panel.meanings["max_epochs"])
+    enter(panel, schedule="published")
+    assert panel.meanings == {"max_epochs": "400", "lr": "0.001"}
+    enter(panel, schedule="auto")
+    panel.train()
+    wait_until(lambda: panel.run.started is not None)
+    assert panel.run.started.max_epochs == epochs
+
+
+# What is said of entries and data
+
+
+def test_a_wrong_entry_is_told_at_its_field_and_nothing_starts(panel):
+    with nothing_raised():
+        enter(panel, n_latent=-3, dropout_rate="much")
+    assert panel.status == "invalid"
+    assert levels(panel, "n_latent") == ["error"] and levels(panel, "dropout_rate") == ["error"]
+    assert panel.blocked == "Latent dimensions must be a whole number from 1 to 4,096, not -3. And 1 more to mend."
+    assert panel.script == ""
+    click(panel, "train")
+    assert panel.status == "invalid" and panel.model is None and panel.run is None
+    enter(panel, n_latent=3, dropout_rate=0.2)
+    assert panel.status == "ready" and panel.blocked == "" and panel.error is None
+
+
+def test_unknown_entries_are_dropped_and_those_of_a_wrong_type_are_errors(panel):
+    with nothing_raised():
+        enter(panel, n_latent=[1, {"a": 2}], max_epochs=float("nan"), evil="rm", seed=True)
+    assert "evil" not in panel.values
+    assert {name for name in panel.values if levels(panel, name) == ["error"]} == {"n_latent", "max_epochs", "seed"}
+
+
+def test_what_validate_finds_stands_at_the_option_that_it_concerns(atlas):
+    adata = atlas.copy()
+    adata.layers["log"] = adata.X.log1p()
+    adata.obs["donor"] = adata.obs["batch"].astype(object).where(adata.obs["batch"] != "batch1", None)
+    adata.obs["own"] = adata.obs_names
+    adata.obs["sizes"] = 0.0
+    panel = looked(TrainingPanel(adata))
+    assert levels(panel, "layer") == ["ok"] and "raw counts" in texts(panel, "layer")
+    panel.set(layer="log")
+    looked(panel)
+    assert levels(panel, "layer") == ["error"] and "fraction" in texts(panel, "layer")
+    assert panel.status == "invalid"
+    panel.set(layer=None, batch_key="donor", size_factor_key="sizes")
+    assert levels(panel, "layer") == ["ok"] and "no batch for" in texts(panel, "batch_key")
+    assert levels(panel, "size_factor_key") == ["error"]
+    panel.set(batch_key="own", labels_key="own", size_factor_key=None)
+    assert "barcodes" in texts(panel, "batch_key")
+    panel.set(layer="log", batch_key="batch", labels_key=None, gene_likelihood="normal")
+    assert looked(panel).status == "ready" and "finite numbers" in texts(panel, "layer")
+
+
+def test_gene_names_and_the_like_are_said_of_the_data_as_a_whole(atlas):
+    adata = atlas.copy()
+    adata.var_names = ["Gene"] * adata.n_vars
+    panel = looked(TrainingPanel(adata))
+    assert panel.status == "invalid" and "more than once" in texts(panel, "")
+
+
+def test_a_matrix_is_looked_at_once_whatever_is_clicked(atlas, monkeypatch):
+    scans = []
+    scan = validation.Scan.__init__
+    monkeypatch.setattr(validation.Scan, "__init__", lambda self, *asked: (scans.append(1), scan(self, *asked))[1])
+    panel = looked(TrainingPanel(atlas))
+    for batch_key in ("batch", None, "cell_type"):
+        enter(panel, batch_key=batch_key, n_latent=5)
+    assert len(scans) == 1
+    enter(panel, gene_likelihood="normal")
+    looked(panel)
+    enter(panel, gene_likelihood="zinb")
+    looked(panel)
+    assert len(scans) == 2
+
+
+def test_while_the_data_are_looked_at_nothing_can_start_and_train_in_python_waits(atlas, monkeypatch):
+    gate = threading.Event()
+    monkeypatch.setattr(training_panel, "OF_VALUES", (lambda asked: iter(gate.wait(20) and ()),))
+    panel = TrainingPanel(atlas, max_epochs=1, **TINY)
+    assert panel.blocked == "The data are being looked at." and panel.status == "ready"
+    click(panel, "train")
+    assert panel.run is None
+    threading.Timer(0.1, gate.set).start()
+    assert panel.train().wait(20) == "done"
+
+
+def test_data_that_break_a_check_are_an_error_not_an_exception(atlas, monkeypatch):
+    def broken(asked):
+        raise MemoryError("no memory for this")
+        yield
+
+    monkeypatch.setattr(training_panel, "OF_VALUES", (broken,))
+    panel = looked(TrainingPanel(atlas))
+    assert panel.status == "invalid" and "no memory for this" in texts(panel, "layer")
+    monkeypatch.setattr(training_panel, "OF_COLUMNS", (broken,))
+    with nothing_raised():
+        enter(panel, batch_key="batch")
+    assert "no memory for this" in texts(panel, "")
+
+
+def test_after_the_data_were_changed_a_refresh_looks_again(atlas):
+    adata = atlas.copy()
+    panel = looked(TrainingPanel(adata))
+    adata.obs["donor"] = "one"
+    adata.X = adata.X.log1p()
+    panel.refresh()
+    assert looked(panel).status == "invalid"
+    panel.set(batch_key="donor")
+    assert "same batch for all cells" in texts(panel, "batch_key")
+
+
+# Training
+
+
+def test_a_click_trains_the_model_of_the_code(panel, atlas):
+    click(panel, "train")
+    assert panel.wait(30) == "done"
+    assert panel.model.is_trained and len(panel.run.epochs) == 2
+    assert panel.progress["n_epochs"] == panel.progress["max_epochs"] == 2
+    assert panel.progress["loss"] == pytest.approx(panel.run.epochs[-1].train["unweighted_loss"])
+    assert fingerprint(built(panel.code(), atlas)) == fingerprint(panel.model)
+
+
+def test_the_code_holds_only_what_is_not_the_default(atlas):
+    panel = TrainingPanel(atlas)
+    assert panel.code() == "import scarches_widgets as sca\n\nmodel = sca.models.SCVI(adata)\nmodel.train()\n"
+    enter(panel, batch_key="batch", seed=3, early_stopping=True, patience=5, kl_weight=1)
+    assert panel.code().splitlines()[2:] == [
+        'model = sca.models.SCVI(adata, batch_key="batch", seed=3)',
+        'model.train(early_stopping=True, seed=3, early_stopping_kwargs={"patience": 5})',
+    ]
+    assert panel.script == panel.code()
+
+
+def test_names_that_look_like_code_stay_names(atlas):
+    adata = atlas.copy()
+    name = "'\"); import os; os.abort() #\n"
+    adata.obs[name] = adata.obs["batch"]
+    panel = looked(TrainingPanel(adata, batch_key=name, max_epochs=1, **TINY))
+    model = built(panel.code(), adata)
+    assert model.schema.batch_key == name
+    assert panel.train().wait(30) == "done" and fingerprint(model) == fingerprint(panel.model)
+
+
+def test_a_second_training_is_refused_while_one_runs(endless):
+    run = endless.train()
+    assert endless.blocked == "The training is under way."
+    click(endless, "train")
+    assert endless.run is run and endless.error["what"] == "The training is under way."
+    with pytest.raises(RuntimeError, match="under way"):
+        endless.train()
+    with pytest.raises(RuntimeError, match="is being trained"):
+        endless.model.train()
+
+
+def test_of_two_clicks_at_once_one_trains(endless):
+    clicks = [threading.Thread(target=click, args=(endless, "train")) for _ in range(8)]
+    runs = []
+    endless.watch_runs(runs.append)
+    for one in clicks:
+        one.start()
+    for one in clicks:
+        one.join()
+    wait_until(lambda: endless.run is not None and endless.run.is_active)
+    time.sleep(0.2)
+    assert len(runs) == 1
+
+
+def test_a_model_that_is_trained_by_hand_counts_as_in_training(panel):
+    panel.train().wait(30)
+    run = panel.model.train(max_epochs=100_000, background=True)
+    assert panel.status == "running" and panel.run is run
+    click(panel, "train")
+    assert panel.run is run
+    click(panel, "stop")
+    assert run.wait(10) == "stopped"
+    assert panel.wait(10) == "stopped"
+
+
+def test_an_older_model_is_not_this_panels_any_more(panel):
+    panel.train().wait(30)
+    older = panel.model
+    panel.train().wait(30)
+    run = panel.run
+    older.train(max_epochs=1, progress=False)
+    assert panel.model is not older and panel.run is run
+
+
+def test_stop_comes_within_a_second_and_leaves_a_usable_model(endless, atlas):
+    click(endless, "train")
+    wait_until(lambda: endless.run is not None and len(endless.run.epochs) > 1)
+    start = time.monotonic()
+    click(endless, "stop", when="batch")
+    assert endless.wait(10) == "stopped" and time.monotonic() - start < 1
+    assert np.isfinite(endless.model.get_latent_representation()).all()
+    assert endless.progress["reason"] == "stopped after the batch"
+    assert endless.blocked == ""
+
+
+def test_stop_after_the_epoch_ends_with_a_whole_epoch(endless):
+    endless.train()
+    click(endless, "stop", when="epoch")
+    assert endless.wait(10) == "stopped" and len(endless.run.epochs) >= 1
+
+
+def test_a_stop_before_the_first_step_is_not_forgotten(endless, monkeypatch):
+    gate = threading.Event()
+    monkeypatch.setattr(
+        sca.models.SCVI, "_start", lambda self, adata, start=sca.models.SCVI._start: (gate.wait(20), start(self, adata))
+    )
+    click(endless, "train")
+    wait_until(lambda: endless.progress["stage"])
+    assert endless.status == "running"
+    click(endless, "stop")
+    assert endless.status == "stopping"
+    gate.set()
+    assert endless.wait(10) == "stopped" and endless.run is None
+    monkeypatch.undo()
+    assert endless.train().status == "running"
+
+
+def test_pause_holds_the_run_and_resume_goes_on(endless):
+    endless.train()
+    wait_until(lambda: endless.run.epochs)
+    click(endless, "pause")
+    wait_until(lambda: endless.status == "paused")
+    n_epochs = len(endless.run.epochs)
+    time.sleep(0.1)
+    assert len(endless.run.epochs) == n_epochs
+    click(endless, "resume")
+    wait_until(lambda: len(endless.run.epochs) > n_epochs)
+    assert endless.status == "running"
+
+
+def test_while_it_trains_the_options_cannot_change(endless):
+    endless.train()
+    before = dict(endless.values)
+    with nothing_raised():
+        enter(endless, n_latent=9)
+    assert endless.values == before
+    with pytest.raises(RuntimeError, match="cannot change"):
+        endless.set(n_latent=9)
+
+
+def test_a_failed_training_says_so_and_the_form_can_be_mended(panel):
+    panel.set(schedule="published", lr=1e30, max_epochs=5)
+    click(panel, "train")
+    assert panel.wait(30) == "failed"
+    assert "NaN" in panel.error["what"] and "lr=" in panel.error["mend"]
+    panel.set(lr=None)
+    assert panel.status == "ready" and panel.error is None
+    assert panel.train().wait(30) == "done"
+
+
+def test_what_fails_before_the_first_step_is_told_too(panel):
+    panel.set(train_size=0.001)
+    click(panel, "train")
+    assert panel.wait(30) == "failed"
+    assert "at least 2 cells" in panel.error["what"]
+    with pytest.raises(ValueError, match="at least 2 cells"):
+        panel.train()
+    assert panel.status == "failed" and panel.blocked == ""
+
+
+def test_its_monitor_shows_each_of_its_runs(panel):
+    monitor = panel.monitor
+    assert isinstance(monitor, LossMonitor) and monitor.status == "empty" and panel.monitor is monitor
+    panel.train().wait(30)
+    wait_until(lambda: monitor.status == "done" and len(monitor.history) == 2)
+    panel.set(max_epochs=3)
+    panel.train().wait(30)
+    wait_until(lambda: monitor.status == "done" and len(monitor.history) == 3)
+
+
+def test_warnings_of_its_threads_are_shown_not_printed(atlas, capfd):
+    adata = atlas.copy()
+    adata.obs["donor"] = "one"
+    panel = looked(TrainingPanel(adata, batch_key="donor", max_epochs=1, **TINY))
+    assert levels(panel, "batch_key") == ["warning"]
+    panel.train().wait(30)
+    assert panel.progress["notes"] == []  # told at the option already
+    assert "same batch" not in capfd.readouterr().err
+
+
+def test_only_the_own_threads_warnings_are_collected():
+    inside, outside = threading.Event(), threading.Event()
+
+    def other():
+        inside.wait(10)
+        warnings.warn("of another thread", stacklevel=1)
+        outside.set()
+
+    thread = threading.Thread(target=other)
+    with warnings.catch_warnings(record=True) as elsewhere:
+        warnings.simplefilter("always")
+        thread.start()
+        with collected_warnings() as texts:
+            inside.set()
+            outside.wait(10)
+            warnings.warn("of this thread", stacklevel=1)
+        thread.join()
+    assert texts == ["of this thread"]
+    assert [str(one.message) for one in elsewhere] == ["of another thread"]
+
+
+def test_the_anndata_stays_as_it_is(atlas):
+    adata = atlas.copy()
+    panel = looked(TrainingPanel(adata, batch_key="batch", max_epochs=1, **TINY))
+    panel.train().wait(30)
+    assert (
+        list(adata.obs) == list(atlas.obs)
+        and list(adata.uns) == list(atlas.uns)
+        and list(adata.obsm) == list(atlas.obsm)
+    )
+    assert (adata.X != atlas.X).nnz == 0
+
+
+# Without a kernel, and against forgery
+
+
+def test_the_saved_notebook_has_its_text_and_code_as_text(atlas):
+    adata = atlas.copy()
+    adata.obs["<script>"] = adata.obs["batch"]
+    panel = looked(TrainingPanel(adata, batch_key="<script>", max_epochs=1, **TINY))
+    data, _ = panel._repr_mimebundle_()
+    assert "<script>" not in data["text/html"] and "&lt;script&gt;" in data["text/html"]
+    assert "300 cells × 40 genes" in data["text/plain"]
+    panel.train().wait(30)
+    assert "done after 1 epochs" in panel._repr_mimebundle_()[0]["text/plain"]
+    assert panel.snapshot("png").data.startswith(b"\x89PNG")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def untouched(atlas):
+    return looked(TrainingPanel(atlas, batch_key="batch", n_latent=4))
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), value=json_values, op=st.text(max_size=6))
+def test_forged_messages_start_nothing_and_break_nothing(untouched, data, value, op):
+    panel = untouched
+    option = data.draw(st.sampled_from(sorted(panel.values)))
+    with nothing_raised():
+        for state in (
+            {"values": value},
+            {"values": {option: value, "evil": value}},
+            {"status": value},
+            {"remarks": {}},
+            value,
+        ):
+            panel._handle_msg({"content": {"data": {"method": "update", "state": state}}, "buffers": []})
+        for content in (
+            value,
+            {"op": op},
+            {"op": "pause", "x": value},
+            {"op": "resume"},
+            {"op": "stop", "when": value},
+        ):
+            panel._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
+        assert panel.status in ("ready", "invalid") and panel.run is None and panel.model is None
+        assert set(panel.values) == {one["name"] for one in panel.fields}
+        enter(panel, n_latent=-1)  # an off button cannot be forced
+        for content in ({"op": "train"}, {"op": "train", "force": value}, {"op": "train", "values": {"n_latent": 2}}):
+            panel._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
+        assert panel.status == "invalid" and panel.run is None and not panel._busy
+        enter(panel, **{field["name"]: field["default"] for field in panel.fields})
+        wait_until(lambda: not panel._is_looking)
+        assert panel.status == "ready" and not panel.blocked

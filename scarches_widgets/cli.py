@@ -116,7 +116,9 @@ def doctor(options: argparse.Namespace) -> None:
         return
     for name in ("python", *LISTED):
         print(f"{name:18} {facts[name] or 'not installed'}")
-    print(f"\n{facts['cpus']} CPUs and {facts['memory_gb']} GB of memory may be used; torch runs on {facts['devices']}.")
+    print(
+        f"\n{facts['cpus']} CPUs and {facts['memory_gb']} GB of memory may be used; torch runs on {facts['devices']}."
+    )
     print("Cells that can be trained on in memory (counts, one in ten above zero):")
     for genes, cells in facts["cells_that_fit"].items():
         print(f"  {genes:>12}  {cells:>12,}")
@@ -140,9 +142,13 @@ def _parser() -> argparse.ArgumentParser:
     child.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results (default: demo)")
     child.add_argument("--seed", type=int, default=0)
     child = command("lab", lab)
-    child.add_argument("--folder", type=Path, default=Path("."), help="where your copy of the tour goes (default: here)")
+    child.add_argument(
+        "--folder", type=Path, default=Path("."), help="where your copy of the tour goes (default: here)"
+    )
     child.add_argument("--no-browser", action="store_true", help="start the server only, as on a remote machine")
-    child.add_argument("--dry-run", action="store_true", help="copy the tour and print the command, but do not start it")
+    child.add_argument(
+        "--dry-run", action="store_true", help="copy the tour and print the command, but do not start it"
+    )
     command("doctor", doctor)
     for name, function in (("train", train), ("map", map_)):
         child = command(name, function)
@@ -165,8 +171,12 @@ def _parser() -> argparse.ArgumentParser:
         child.add_argument("--reference-batches", nargs="+", metavar="BATCH", help="batches that are the reference")
         child.add_argument("--saved-model", help="folder of a saved reference model, instead of training one")
         child.add_argument("--n-neighbors", type=int, help="reference cells that vote on a label (default: 50)")
-        child.add_argument("--threshold", type=float, help="label cells of larger uncertainty Unknown (default: 1, none)")
-        child.add_argument("--query-train", action="append", metavar="NAME=VALUE", help="an option of the query's training")
+        child.add_argument(
+            "--threshold", type=float, help="label cells of larger uncertainty Unknown (default: 1, none)"
+        )
+        child.add_argument(
+            "--query-train", action="append", metavar="NAME=VALUE", help="an option of the query's training"
+        )
         child.add_argument("--surgery", action="append", metavar="NAME=VALUE", help="min_gene_overlap=0.4, gene_map=…")
     return parser
 

@@ -35,7 +35,9 @@ def pytest_terminal_summary(terminalreporter, config):
     left_out = getattr(config, "left_out", [])
     if left_out:
         terminalreporter.section("left out: no real data")
-        terminalreporter.line(f"{REAL_DATA} does not exist; set SCARCHES_WIDGETS_DATA to run these {len(left_out)} tests:")
+        terminalreporter.line(
+            f"{REAL_DATA} does not exist; set SCARCHES_WIDGETS_DATA to run these {len(left_out)} tests:"
+        )
         for name in left_out:
             terminalreporter.line(f"  {name}")
 

@@ -44,7 +44,10 @@ def test_map_trains_a_reference_and_writes_labels_embedding_models_and_report(at
 def test_train_saves_a_model_onto_which_map_maps_another_file(atlas, atlas_file, tmp_path):
     model, out, query = tmp_path / "model", tmp_path / "mapped", tmp_path / "query.h5ad"
     atlas[atlas.obs["batch"] == "batch2"].copy().write_h5ad(query)
-    assert run("train", "--reference", atlas_file, "--leave-out", "batch2", "--batch-key", "batch", "--out", model, *QUICK) == 0
+    assert (
+        run("train", "--reference", atlas_file, "--leave-out", "batch2", "--batch-key", "batch", "--out", model, *QUICK)
+        == 0
+    )
     assert run("map", "--reference", atlas_file, "--reference-batches", "batch0", "batch1", "--query", query,
                "--saved-model", model, "--batch-key", "batch", "--labels-key", "cell_type", "--threshold", "0.2",
                "--out", out, "--query-train", "max_epochs=1") == 0  # fmt: skip
@@ -66,9 +69,18 @@ def test_options_may_stand_in_a_toml_file_and_the_command_line_wins(atlas_file, 
 
 
 def test_json_prints_one_event_per_line(atlas_file, tmp_path, capsys):
-    assert run("train", "--json", "--reference", atlas_file, "--batch-key", "batch", "--out", tmp_path / "m", *QUICK) == 0
+    assert (
+        run("train", "--json", "--reference", atlas_file, "--batch-key", "batch", "--out", tmp_path / "m", *QUICK) == 0
+    )
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [event["event"] for event in events] == ["RunStarted", "EpochEnded", "EpochEnded", "RunEnded", "Saved", "Done"]
+    assert [event["event"] for event in events] == [
+        "RunStarted",
+        "EpochEnded",
+        "EpochEnded",
+        "RunEnded",
+        "Saved",
+        "Done",
+    ]
     assert events[1]["train"]["reconstruction"] > 0
 
 
@@ -89,7 +101,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_ends_with_a_sentence_and_leaves_nothing_behind(arguments, message, atlas_file, tmp_path, monkeypatch, capsys):
+def test_a_mistake_ends_with_a_sentence_and_leaves_nothing_behind(
+    arguments, message, atlas_file, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     arguments = [str(atlas_file) if argument == "ATLAS" else argument for argument in arguments]
     assert main(arguments) == 2

@@ -1,7 +1,7 @@
 """The code that users of scArches type, as the seed document prints it, runs here.
 
-Each block is retyped below and executed; the names that it takes for granted are bound by `names`. Blocks of models that
-do not exist yet are expected to fail, by model name, and for no other reason than that the model is missing.
+Each block is retyped below and executed; the names that it takes for granted are bound by `names`. Blocks of models
+that do not exist yet are expected to fail, by model name, and for no other reason than that the model is missing.
 """
 
 import re

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,7 +137,9 @@ def _model_class(name: str) -> type[Model]:
     from .. import models
 
     if name not in models.__all__:
-        raise ValueError(f"There is no model '{name}'.{did_you_mean(name, models.__all__)} There are: {listed(models.__all__, 20)}.")
+        raise ValueError(
+            f"There is no model '{name}'.{did_you_mean(name, models.__all__)} There are: {listed(models.__all__, 20)}."
+        )
     return getattr(models, name)
 
 
@@ -149,7 +151,9 @@ def _split(job: MapJob) -> tuple[AnnData, AnnData]:
     elif job.query_batches:
         query = _only_batches(adata, job.batch_key, job.query_batches)
     else:
-        raise ValueError("There is no query. Give a file (query=…) or batches of the reference's file (query_batches=…).")
+        raise ValueError(
+            "There is no query. Give a file (query=…) or batches of the reference's file (query_batches=…)."
+        )
     outside = job.query_batches if job.query is None else []
     reference = _without_batches(_only_batches(adata, job.batch_key, job.reference_batches), job.batch_key, outside)
     return reference, query
@@ -186,7 +190,9 @@ def _write(job: MapJob, reference: Model, mapped: Mapped) -> None:
     mapped.cells.write_h5ad(job.out / "mapped.h5ad", compression="gzip")
     if mapped.scores is not None:
         is_query = mapped.cells.obs["role"] == "query"
-        mapped.cells.obs.loc[is_query, ["batch", "predicted", "uncertainty"]].to_csv(job.out / "labels.csv", index_label="cell")
+        mapped.cells.obs.loc[is_query, ["batch", "predicted", "uncertainty"]].to_csv(
+            job.out / "labels.csv", index_label="cell"
+        )
         mapped.scores.to_csv(job.out / "scores.csv", index_label="method")
     title = f"{job.query.name if job.query else ', '.join(job.query_batches)} on {job.reference.name}"
     write_report(job.out / "report.html", title, mapped, reference)

@@ -22,7 +22,10 @@ EXPLAINED = {  # column of Mapped.scores -> name, meaning
     "accuracy": ("Accuracy", "share of query cells with the right label"),
     "macro_f1": ("Macro-F1", "harmonic mean of precision and recall, averaged over types"),
     "auroc_unknown_types": ("AUROC of unknown types", "how well uncertainty tells types that the reference lacks"),
-    "mixing_within_types": ("Mixing within types", "batches among a cell's neighbours of its type; 1 = mixed as by chance"),
+    "mixing_within_types": (
+        "Mixing within types",
+        "batches among a cell's neighbours of its type; 1 = mixed as by chance",
+    ),
     "asw_types": ("ASW of types", "silhouette of types; 1 = far apart, 0.5 = touching"),
 }
 STYLE = """
@@ -33,7 +36,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
        margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 p.lead { font-size: 1.05rem; } .soft, figcaption, th small { color: var(--soft); }
-table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line);
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line);
        text-align: right; vertical-align: top; } th:first-child { text-align: left; }
 th small { display: block; font-weight: normal; line-height: 1.3; }
 .scroll { overflow-x: auto; }
@@ -45,11 +49,15 @@ figcaption { font-size: .9rem; }
 def write_report(path: Path, title: str, mapped: Mapped, reference: Model) -> None:
     """Write the page for a mapping onto `reference`."""
     figures = [
-        ("Training", _draw_curves(reference, mapped.model), "Loss per cell (nats) by epoch, on training and held-out cells."),
+        (
+            "Training",
+            _draw_curves(reference, mapped.model),
+            "Loss per cell (nats) by epoch, on training and held-out cells.",
+        ),
         ("Embedding", _draw_embedding(mapped), _embedding_caption(mapped)),
     ]
     if mapped.scores is not None:
-        figures.append(("Labels", _draw_labels(mapped), "Left: given label against transferred label, share of each row. "
+        figures.append(("Labels", _draw_labels(mapped), "Left: given against transferred label, share of each row. "
                         "Right: the transfer's uncertainty, 0 = all neighbours agree."))  # fmt: skip
     body = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(_summary(mapped, reference))}</p>']
     if mapped.scores is not None:
@@ -62,7 +70,8 @@ def write_report(path: Path, title: str, mapped: Mapped, reference: Model) -> No
     body += ["<h2>Genes</h2>", f"<p>{_text(mapped.model.gene_report)}</p>"]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
         f"<title>{_text(title)}</title><style>{STYLE}</style></head><body><main>{''.join(body)}</main></body></html>\n"
     )
     path.write_text(page, encoding="utf-8")
@@ -106,7 +115,9 @@ def _draw_curves(reference: Model, query: Model) -> str:
         axis.set(title=title, xlabel="epoch", ylabel="loss per cell (nats)")
         for column, label, style in (("train", "training", "-"), ("val", "held out", "--")):
             if f"{column}_unweighted_loss" in history:
-                axis.plot(history[f"{column}_unweighted_loss"], style, label=label, color=COLOURS[0 if style == "-" else 1])
+                axis.plot(
+                    history[f"{column}_unweighted_loss"], style, label=label, color=COLOURS[0 if style == "-" else 1]
+                )
         if len(history):
             axis.legend(frameon=False)
         else:
@@ -120,7 +131,9 @@ def _draw_embedding(mapped: Mapped) -> str:
     chosen = _drawn(mapped)
     obs = mapped.cells.obs.iloc[chosen]
     z = mapped.cells.obsm["X_mapped"][chosen]
-    position = TSNE(perplexity=min(30, (len(z) - 1) / 3), random_state=0, init="pca").fit_transform(z) if len(z) > 3 else z
+    position = (
+        TSNE(perplexity=min(30, (len(z) - 1) / 3), random_state=0, init="pca").fit_transform(z) if len(z) > 3 else z
+    )
     panels = [("reference and query", "role"), ("batch", "batch")]
     panels += [("given label", "label"), ("transferred label", "predicted")] if mapped.scores is not None else []
     drawn, axes = figure((10, 5 * ((len(panels) + 1) // 2)), len(panels), columns=2, dpi=DPI)
@@ -134,7 +147,7 @@ def _draw_embedding(mapped: Mapped) -> str:
 
 def _embedding_caption(mapped: Mapped) -> str:
     drawn = f"{MOST_CELLS:,} cells chosen at random" if mapped.cells.n_obs > MOST_CELLS else "all cells"
-    return f"t-SNE of the latent space, {drawn}. Distances between far groups mean little; scores are taken in the latent space."
+    return f"t-SNE of the latent space, {drawn}. Distances between far groups mean little; scores are not taken here."
 
 
 def _drawn(mapped: Mapped) -> np.ndarray:

@@ -186,12 +186,12 @@ class Model:
         progress
             Whether to show the bar.
         checkpoint_dir, resume, checkpoint_every
-            Keep checkpoints in this folder, at least `checkpoint_every` seconds apart; with `resume=True`, go on from the
-            newest, to the same bits as without the break.
+            Keep checkpoints in this folder, at least `checkpoint_every` seconds apart; with `resume=True`, go on from
+            the newest, to the same bits as without the break.
         early_stopping_kwargs
             Fields of `EarlyStopping`, also as scArches or scvi-tools spell them.
         **options
-            Fields of `TrainingPlan`: `batch_size`, `lr`, `train_size`, `early_stopping`, `schedule`, `seed`, `device`, …
+            Fields of `TrainingPlan`: `batch_size`, `lr`, `train_size`, `early_stopping`, `schedule`, `seed`, …
 
         Returns
         -------
@@ -211,14 +211,16 @@ class Model:
         plan = plan.resolved(cells.n_train, cells.n_validation)
         if not any(parameter.requires_grad for parameter in self.module.parameters()):
             warnings.warn(
-                "There is nothing to train: every batch of the query is known to the reference, whose weights stay as they "
-                "are. The latents are those of the reference already.",
+                "There is nothing to train: every batch of the query is known to the reference, whose weights stay as "
+                "they are. The latents are those of the reference already.",
                 stacklevel=2,
             )
             self.run = TrainingRun(iter([RunEnded("done", "nothing to train", 0, None)]))
             return self.run.run()
         if resume and checkpoint_dir is None:
-            raise ValueError("resume=True goes on from a checkpoint, but there is no checkpoint_dir to find one in. Give it.")
+            raise ValueError(
+                "resume=True goes on from a checkpoint, but there is no checkpoint_dir to find one in. Give it."
+            )
         autosave = None
         if checkpoint_dir is not None:
             autosave = Autosave(checkpoint_dir, self._identity(plan), resume, checkpoint_every)
@@ -248,7 +250,9 @@ class Model:
         watched = field_names(EarlyStopping)
         for name in [name for name in options if name in watched]:
             if name in stopping:
-                raise TypeError(f"{name} is given in two places: to train() and in early_stopping_kwargs. Give it once.")
+                raise TypeError(
+                    f"{name} is given in two places: to train() and in early_stopping_kwargs. Give it once."
+                )
             stopping[name] = options.pop(name)
         options["early_stopping_kwargs"] = typed(EarlyStopping, stopping, of="early_stopping_kwargs")
         return typed(TrainingPlan, options, of="train()")
@@ -275,8 +279,8 @@ class Model:
     def _refuse_while_training(self) -> None:
         if self.run is not None and self.run.is_active:
             raise RuntimeError(
-                f"This model is being trained (epoch {len(self.run.epochs)}). Wait for it with model.run.wait(), or end it "
-                "with model.run.stop()."
+                f"This model is being trained (epoch {len(self.run.epochs)}). Wait for it with model.run.wait(), or "
+                "end it with model.run.stop()."
             )
 
     # Using a fitted model
@@ -324,7 +328,7 @@ class Model:
         self._refuse_while_training()
         if not self.is_trained and not self._surgeries:
             raise RuntimeError(
-                f"This {type(self).__name__} has not been trained, so its latents would be noise. Call model.train() first."
+                f"This {type(self).__name__} has not been trained, so its latents would be noise. Call train() first."
             )
         cells = self._cells(self._adata_or_own(adata))
         self.module.eval()
@@ -425,7 +429,9 @@ class Model:
             )
         reference._refuse_while_training()
         if not reference.is_trained and not reference._surgeries:
-            raise RuntimeError("The reference has not been trained. Call reference.train() before mapping a query onto it.")
+            raise RuntimeError(
+                "The reference has not been trained. Call reference.train() before mapping a query onto it."
+            )
         query = cls.__new__(cls)
         query.config, query.schema, query.module = reference.config, reference.schema, reference.module
         query._start(adata)
@@ -447,20 +453,20 @@ class Model:
         known = set(self.schema.batches) & set(_batches_in(adata, self.schema.batch_key))
         if known and new_levels:
             warnings.warn(
-                f"{len(known)} of the query's batches are known to the reference ({listed(sorted(known))}). They keep the "
-                "reference's weights. If they are other experiments of the same name, rename them before mapping.",
+                f"{len(known)} of the query's batches are known to the reference ({listed(sorted(known))}). They keep "
+                "the reference's weights. If they are other experiments of the same name, rename them before mapping.",
                 stacklevel=3,
             )
         if self.schema.batch_key is None:
             warnings.warn(
-                "The reference was trained without a batch_key, so surgery has no batch to add: the query is embedded as it "
-                "is. Train the reference with batch_key=… to be able to adapt it.",
+                "The reference was trained without a batch_key, so surgery has no batch to add: the query is embedded as "
+                "it is. Train the reference with batch_key=… to be able to adapt it.",
                 stacklevel=3,
             )
         elif getattr(self.config, "encode_covariates", True) is False:
             warnings.warn(
-                "The reference's encoder does not see batches (encode_covariates=False), so training cannot move the query's "
-                "latents; only its decoder adapts. Train the reference with encode_covariates=True to map by surgery.",
+                "The reference's encoder does not see batches (encode_covariates=False), so training cannot move the "
+                "query's latents; only its decoder adapts. Train the reference with encode_covariates=True to map by surgery.",
                 stacklevel=3,
             )
 

@@ -22,11 +22,15 @@ def memory_limit() -> int:
 
     limits = [psutil.virtual_memory().total]
     limits += [_number(CGROUP / "memory.max"), _number(CGROUP / "memory" / "memory.limit_in_bytes")]
-    limits += [int(float(os.environ["MEM_LIMIT"]))] if os.environ.get("MEM_LIMIT", "").replace(".", "").isdigit() else []
+    limits += (
+        [int(float(os.environ["MEM_LIMIT"]))] if os.environ.get("MEM_LIMIT", "").replace(".", "").isdigit() else []
+    )
     return min(limit for limit in limits if limit is not None and limit < NO_LIMIT)
 
 
-def cells_that_fit(n_genes: int, limit: int | None = None, *, share_not_zero: float = 0.1, batch_size: int = 128) -> int:
+def cells_that_fit(
+    n_genes: int, limit: int | None = None, *, share_not_zero: float = 0.1, batch_size: int = 128
+) -> int:
     """Roughly how many cells, held in memory as CSR counts, can be trained on within `limit` bytes.
 
     A stored count takes 8 bytes; a training step's activations up to 35 times its minibatch of counts (measured); twice

@@ -1,7 +1,7 @@
 """BokehJS for the page, out of the installed bokeh wheel: no CDN, no `output_notebook()`, once per kernel.
 
-A hidden widget carries the script; figures (`js/bokeh_figure.js`) wait for it on a promise of the page. jupyter_bokeh is
-not used: it loses streamed points when the page is reloaded.
+A hidden widget carries the script; figures (`js/bokeh_figure.js`) wait for it on a promise of the page. jupyter_bokeh
+is not used: it loses streamed points when the page is reloaded.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ function render({ model, el }) {
   let mode = "replace";
   let dark = false;
   let chart = null;
+  let detached = false;
 
   const { badge, show: showStatus } = statusBadge();
   badge.hidden = true;
@@ -82,7 +83,7 @@ function render({ model, el }) {
   function choose(wanted) {
     const bits = pack(wanted);
     model.set("selected", new DataView(bits.buffer));
-    model.save_changes();
+    if (!detached) model.save_changes();
   }
 
   function showSelection() {
@@ -209,7 +210,9 @@ function render({ model, el }) {
     event.preventDefault();
   }, signal);
   followKernel(model, (gone) => {
+    detached = gone;
     badge.hidden = !gone;
+    color.disabled = gone;
     if (gone) showStatus("detached");
   }, signal);
 

@@ -60,8 +60,8 @@ class LossMonitor(View):
 
     Notes
     -----
-    Keys, when the chart has the focus: left and right move the cursor by an epoch (with Shift by ten), Home and End jump,
-    L switches the logarithmic scale, T the table.
+    Keys, when the chart has the focus: left and right move the cursor by an epoch (with Shift by ten), Home and End
+    jump, L switches the logarithmic scale, T the table.
     """
 
     _esm = inlined(HERE / "loss_monitor.js")

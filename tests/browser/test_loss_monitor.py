@@ -27,7 +27,9 @@ def wait_for_epochs(notebook, n, view=0):
 
 def wait_for_status(notebook, status, timeout=60_000):
     notebook.page.wait_for_function(
-        "([css, status]) => document.querySelector(css)?.dataset.status === status", arg=[MONITOR, status], timeout=timeout
+        "([css, status]) => document.querySelector(css)?.dataset.status === status",
+        arg=[MONITOR, status],
+        timeout=timeout,
     )
 
 
@@ -36,18 +38,13 @@ def click(notebook, name):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_run_is_watched_reloaded_paused_resumed_and_stopped(notebook, theme):
+def test_a_run_is_watched_paused_resumed_and_complete_after_a_reload_and_a_lost_kernel(notebook, theme):
     nb = notebook([MODEL, SHOW, TRAIN, "monitor"], theme=theme)
     nb.run_all()
     nb.wait_for(f"{MONITOR} .scaw-chart[data-ready]")
     wait_for_epochs(nb, 5)
     wait_for_epochs(nb, 5, view=1)  # the second view, made while training, is complete too
     assert nb.axe() == []
-
-    before = epochs(nb)
-    nb.reload(MONITOR)
-    wait_for_epochs(nb, before + 3)  # all of the history, and it goes on
-    nb.wait_for(f"{MONITOR} .scaw-chart[data-ready]")
 
     click(nb, "Pause")
     wait_for_status(nb, "paused")
@@ -56,23 +53,31 @@ def test_a_run_is_watched_reloaded_paused_resumed_and_stopped(notebook, theme):
     wait_for_status(nb, "running")
     wait_for_epochs(nb, held + 2)
 
-    nb.execute("import time; heard = []; monitor.on_msg(lambda *_: heard.append(time.monotonic()))")
-    nb.execute("run.subscribe(lambda event: type(event).__name__ == 'RunEnded' and heard.append(time.monotonic()))")
-    click(nb, "Stop now")
-    wait_for_status(nb, "stopped")
-    assert float(nb.execute("print(heard[-1] - heard[0])")) < 1
-    assert nb.execute("import numpy as np; print(run.status, np.isfinite(model.get_latent_representation()).all())") == (
-        "stopped True\n"
-    )
-    n = int(nb.execute("print(len(run.epochs))"))
-    wait_for_epochs(nb, n)
-    assert epochs(nb) == epochs(nb, view=1) == n
-    assert nb.axe() == []
+    before = epochs(nb)
+    nb.reload(MONITOR)
+    wait_for_epochs(nb, before + 3)  # all of the history, and it goes on
+    wait_for_epochs(nb, before + 3, view=1)
+    nb.wait_for(f"{MONITOR} .scaw-chart[data-ready]")
 
     nb.restart_kernel()
     wait_for_status(nb, "detached")
     assert "picture is kept" in nb.widget(MONITOR).inner_text()
     assert nb.widget(f"{MONITOR} .scaw-chart").locator("canvas").count() > 0
+    assert nb.axe() == []
+
+
+def test_stop_now_ends_the_run_within_a_second_and_leaves_a_usable_model(notebook):
+    nb = notebook([MODEL, SHOW, TRAIN])
+    nb.run_all()
+    wait_for_epochs(nb, 5)
+    nb.execute("import time; heard = []; monitor.on_msg(lambda *_: heard.append(time.monotonic()))")
+    nb.execute("run.subscribe(lambda event: type(event).__name__ == 'RunEnded' and heard.append(time.monotonic()))")
+    click(nb, "Stop now")
+    wait_for_status(nb, "stopped")
+    assert float(nb.execute("print(heard[-1] - heard[0])")) < 1
+    usable = nb.execute("import numpy as np; print(run.status, np.isfinite(model.get_latent_representation()).all())")
+    assert usable == "stopped True\n"
+    wait_for_epochs(nb, int(nb.execute("print(len(run.epochs))")))
 
 
 def test_the_chart_is_read_by_keyboard_as_a_cursor_and_as_a_table(notebook):
@@ -94,7 +99,14 @@ def test_the_chart_is_read_by_keyboard_as_a_cursor_and_as_a_table(notebook):
 
 
 def test_a_foreground_run_is_live_says_what_stops_it_and_one_interrupt_keeps_the_model(notebook):
-    nb = notebook([MODEL, SHOW, "model.train(max_epochs=100_000, batch_size=64)", "print(model.run.status, len(model.history) > 0)"])
+    nb = notebook(
+        [
+            MODEL,
+            SHOW,
+            "model.train(max_epochs=100_000, batch_size=64)",
+            "print(model.run.status, len(model.history) > 0)",
+        ]
+    )
     nb.run_cell(0)
     nb.run_cell(1)
     nb.wait_for(MONITOR)

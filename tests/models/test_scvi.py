@@ -84,7 +84,9 @@ def loss_in_numpy(module, cells, noise):
         for i in range(config.n_layers):
             values = linear(values, f"{name}.linears.{i}")
             if config.use_batch_norm in (part, "both"):
-                norm = {k: weights[f"{name}.batch_norms.{i}.{k}"] for k in ("weight", "bias", "running_mean", "running_var")}
+                norm = {
+                    k: weights[f"{name}.batch_norms.{i}.{k}"] for k in ("weight", "bias", "running_mean", "running_var")
+                }
                 values = (values - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-3)
                 values = values * norm["weight"] + norm["bias"]
             if config.use_layer_norm in (part, "both"):
@@ -153,7 +155,11 @@ def test_more_covariates_are_corrected_for(reference_cells):
     reference_cells.obs["sex"] = rng.choice(["f", "m"], reference_cells.n_obs)
     reference_cells.obs["age"] = rng.normal(size=reference_cells.n_obs)
     model = sca.models.SCVI(
-        reference_cells, batch_key="batch", categorical_covariate_keys=["sex"], continuous_covariate_keys=["age"], **SMALL
+        reference_cells,
+        batch_key="batch",
+        categorical_covariate_keys=["sex"],
+        continuous_covariate_keys=["age"],
+        **SMALL,
     )
     model.train(**QUICK)
     before = model.get_latent_representation()

@@ -17,8 +17,6 @@ INVERSE_DISPERSIONS = np.array([1e-3, 0.2, 3.0, 150.0, 2e3, 1e6])
 X, MU, THETA = (torch.tensor(a) for a in np.meshgrid(COUNTS, MEANS, INVERSE_DISPERSIONS, indexing="ij"))
 
 
-
-
 @np.vectorize
 def exact_negative_binomial(x, mu, theta):
     """In 50 digits: scipy takes θ / (θ + μ), which has lost its digits when μ is small beside θ."""

@@ -23,7 +23,12 @@ def script(n_epochs, gate=None, seconds=0.0):
             gate.wait()
         time.sleep(seconds)
         yield StepEnded(epoch, 0, 1, 1.0)
-        train = {"reconstruction": 9.0 / (epoch + 1), "kl_latent": 1.0, "loss": 9.5, "unweighted_loss": 10.0 / (epoch + 1)}
+        train = {
+            "reconstruction": 9.0 / (epoch + 1),
+            "kl_latent": 1.0,
+            "loss": 9.5,
+            "unweighted_loss": 10.0 / (epoch + 1),
+        }
         yield EpochEnded(epoch, train, dict(train), 0.01, min(1.0, epoch / 4), True, 0, 0.001)
     yield RunEnded("done", "all epochs done", n_epochs, None)
 

@@ -48,7 +48,7 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
     if (whole) fit();
     else if (plot.inner_width) {
       const scale = (xRange.end - xRange.start) / plot.inner_width;
-      setRanges({ x: xRange, y: moved(yRange, 0, (scale * plot.inner_height) / (yRange.end - yRange.start)) });
+      setRanges({ x: moved(xRange, 0), y: moved(yRange, 0, (scale * plot.inner_height) / (yRange.end - yRange.start)) });
     }
   }
 

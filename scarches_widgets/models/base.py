@@ -328,7 +328,8 @@ class Model:
         self._refuse_while_training()
         if not self.is_trained and not self._surgeries:
             raise RuntimeError(
-                f"This {type(self).__name__} has not been trained, so its latents would be noise. Call train() first."
+                f"This {type(self).__name__} has not been trained, so its latents would be noise. "
+                "Call model.train() first."
             )
         cells = self._cells(self._adata_or_own(adata))
         self.module.eval()
@@ -459,14 +460,15 @@ class Model:
             )
         if self.schema.batch_key is None:
             warnings.warn(
-                "The reference was trained without a batch_key, so surgery has no batch to add: the query is embedded as "
-                "it is. Train the reference with batch_key=… to be able to adapt it.",
+                "The reference was trained without a batch_key, so surgery has no batch to add: the query is embedded "
+                "as it is. Train the reference with batch_key=… to be able to adapt it.",
                 stacklevel=3,
             )
         elif getattr(self.config, "encode_covariates", True) is False:
             warnings.warn(
                 "The reference's encoder does not see batches (encode_covariates=False), so training cannot move the "
-                "query's latents; only its decoder adapts. Train the reference with encode_covariates=True to map by surgery.",
+                "query's latents; only its decoder adapts. Train the reference with encode_covariates=True "
+                "to map by surgery.",
                 stacklevel=3,
             )
 

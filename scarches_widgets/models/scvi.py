@@ -5,10 +5,10 @@
     counts ~ ZeroInflatedNegativeBinomial(library_size · fractions, inverse_dispersion, zero_inflation(z, batch))
 
 The loss of a cell is −log p(counts | z) + kl_weight · KL(q(z | counts, batch) ‖ Normal(0, I)), in nats. Defaults
-are those of scvi-tools 1.4.2. Differs from the paper: the library size is the cell's total count, not inferred, as has been
-scvi-tools' default since 0.8. Differs from scvi-tools: batches enter through tables that surgery extends (`nn.layers`);
-encoders and decoders that the chosen options do not use are not built; a gene-batch dispersion starts at the batches'
-mean for a query's new batch, and is trained.
+are those of scvi-tools 1.4.2. Differs from the paper: the library size is the cell's total count, not inferred, as has
+been scvi-tools' default since 0.8. Differs from scvi-tools: batches enter through tables that surgery extends (see
+`nn.layers`); encoders and decoders that the chosen options do not use are not built; a gene-batch dispersion starts at
+the batches' mean for a query's new batch, and is trained.
 """
 
 from __future__ import annotations

@@ -10,18 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from ..data.check_obs import check_categorical, check_continuous, check_keys, check_size_factors
 from ..data.findings import Findings
+from ..data.matrix import matrix_of, where_is
 from ..data.names import did_you_mean, shown
-from ..data.validate import (
-    CHECKS,
-    Request,
-    check_categorical,
-    check_continuous,
-    check_keys,
-    check_size_factors,
-    matrix_of,
-    where_is,
-)
+from ..data.validate import CHECKS, Request
 from ..training.options import respelled, typed
 from ..training.plan import METRICS, EarlyStopping, TrainingPlan
 from .base import HERE, inlined

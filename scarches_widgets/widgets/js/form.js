@@ -7,6 +7,7 @@ export const LEVELS = {
   note: { icon: "ℹ", word: "Note" },
   ok: { icon: "✓", word: "OK" },
 };
+const PAUSE = 600; // milliseconds
 export const UNREADABLE = "(not a number)"; // what stands for a text in a number input that the browser does not tell
 
 // Pure, so that node can test them
@@ -109,6 +110,7 @@ function fieldOf(field, id) {
   return {
     field, control, node,
     isBeingTyped: false, // then nothing is written over it
+    timer: null,
     get entry() {
       const selectedIndex = field.kind === "choice" ? Number(control.selectedOptions[0]?.value ?? -1) : -1;
       return entryOf(field, { value: control.value, checked: control.checked, selectedIndex, badInput: control.validity.badInput });
@@ -152,12 +154,20 @@ export function formOf(model, signal, announce) {
     advanced.hidden = !second.length;
     host.replaceChildren(...bySection(first).map(section), advanced, general);
     for (const one of drawn.values()) {
-      listen(one.control, "input", () => { one.isBeingTyped = one.control.matches(":focus"); }, signal);
+      listen(one.control, "input", () => typed(one), signal);
       listen(one.control, "change", () => write(one), signal);
       if (one.control.type === "number") listen(one.control, "wheel", () => one.control.blur(), signal); // else it scrolls the value
     }
     showValues();
     showRemarksOfAll();
+  }
+
+  /** What is typed counts when the field is left, or after a moment without a key. */
+  function typed(one) {
+    clearTimeout(one.timer);
+    if (one.field.kind === "switch" || one.field.kind === "choice") return;
+    one.isBeingTyped = true;
+    one.timer = setTimeout(() => { if (one.isBeingTyped && !signal.aborted) write(one); }, PAUSE);
   }
 
   function write(one) {

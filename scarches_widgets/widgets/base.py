@@ -98,8 +98,8 @@ class View(anywidget.AnyWidget):
 
     def open(self) -> None:
         super().open()
-        # ipykernel 7.4 sends a page's messages to the subshell from which the widget last published. After a reload that
-        # one is gone, and clicks would be lost ("Unknown subshell_id"); each message knows its own subshell.
+        # ipykernel 7.4 sends a page's messages to the subshell from which the widget last published. After a reload
+        # that one is gone, and clicks would be lost ("Unknown subshell_id"); each message knows its own subshell.
         if hasattr(self.comm, "_reply_subshell_for"):
             self.comm._reply_subshell_for = lambda data, own: own
 

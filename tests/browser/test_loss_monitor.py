@@ -59,6 +59,11 @@ def test_a_run_is_watched_paused_resumed_and_complete_after_a_reload_and_a_lost_
     wait_for_epochs(nb, before + 3, view=1)
     nb.wait_for(f"{MONITOR} .scaw-chart[data-ready]")
 
+    click(nb, "Pause")  # after a reload too
+    wait_for_status(nb, "paused")
+    click(nb, "Stop now")
+    wait_for_status(nb, "stopped")
+
     nb.restart_kernel()
     wait_for_status(nb, "detached")
     assert "picture is kept" in nb.widget(MONITOR).inner_text()

@@ -7,7 +7,8 @@ export const LEVELS = {
   note: { icon: "ℹ", word: "Note" },
   ok: { icon: "✓", word: "OK" },
 };
-const PAUSE = 600; // milliseconds
+const PAUSE = 600; // milliseconds without a key after which what is typed counts
+const ANSWER = 1000; // milliseconds in which a kernel that is not busy has answered
 export const UNREADABLE = "(not a number)"; // what stands for a text in a number input that the browser does not tell
 
 // Pure, so that node can test them
@@ -143,6 +144,7 @@ export function formOf(model, signal, announce) {
   const general = element("ul", { class: "scaw-remarks scaw-general", hidden: true, "aria-label": "About the data" });
   let drawn = new Map();
   let errors = "";
+  let written = -Infinity;
 
   function draw() {
     drawn = new Map(model.get("fields").map((field) => [field.name, fieldOf(field, `${own}-${field.name}`)]));
@@ -172,6 +174,7 @@ export function formOf(model, signal, announce) {
 
   function write(one) {
     one.isBeingTyped = false;
+    written = performance.now();
     model.set("values", { ...model.get("values"), [one.field.name]: one.entry });
     model.save_changes();
   }
@@ -205,6 +208,8 @@ export function formOf(model, signal, announce) {
     setEnabled(enabled) {
       for (const section of host.querySelectorAll("fieldset")) section.disabled = !enabled;
     },
+    /** Whether an entry has just been sent, so that what the kernel says of it may not be here yet. */
+    get awaitsAnswer() { return performance.now() - written < ANSWER; },
     /** Put the focus on the first field with an error; whether there is one. */
     focusFirstError() {
       const [name] = withErrors(model.get("fields"), model.get("remarks"));

@@ -3,7 +3,7 @@ import {
   announcer, button, element, errorNotice, follow, followKernel, followTheme, formatNumber, formatSeconds, frame, listen,
   statusBadge, STATUS_WORDS,
 } from "./common.js";
-import { formOf } from "./form.js";
+import { formOf, showRemarks } from "./form.js";
 
 const ACTIVE = ["running", "pausing", "paused", "stopping"];
 const ENDED = ["done", "stopped", "failed", "detached"];
@@ -83,10 +83,15 @@ export function panelOf({ model, el }, { name, title, start, steer, before = [],
 
   const reasonId = `scaw-reason-${Math.random().toString(36).slice(2, 10)}`;
   const reason = element("p", { class: "scaw-reason", id: reasonId });
-  const go = actionButton(start.label, () => model.send({ op: start.op }), signal, {
+  const begin = () => model.send({ op: start.op });
+  const go = actionButton(start.label, begin, signal, {
     class: "scaw-button scaw-primary", "aria-describedby": reasonId, title: "Ctrl+Enter",
   });
-  listen(go.node, "click", () => { if (go.node.getAttribute("aria-disabled") === "true") form.focusFirstError(); }, signal);
+  listen(go.node, "click", () => {
+    if (go.node.getAttribute("aria-disabled") !== "true" || ACTIVE.includes(model.get("status"))) return;
+    if (form.awaitsAnswer) begin(); // after the entry that may have mended it; the kernel refuses if it has not
+    else form.focusFirstError();
+  }, signal);
   const controls = steer((content) => model.send(content), signal);
   const actions = element("div", { class: "scaw-row scaw-actions" }, go.node, ...controls.nodes);
 
@@ -120,9 +125,9 @@ export function panelOf({ model, el }, { name, title, start, steer, before = [],
     progress.hidden = !words.textContent;
     outcome.textContent = status === "done" || status === "stopped" ? result(status) : "";
     outcome.hidden = !outcome.textContent;
-    notes.replaceChildren(...(now.notes ?? []).map((text) => element("li", { class: "scaw-remark scaw-remark-warning" },
-      element("span", { class: "scaw-remark-icon", "aria-hidden": "true" }, "▲"), element("span", {}, element("strong", {}, "Warning: "), text))));
-    notes.hidden = !notes.childElementCount;
+    if (notes.childElementCount !== (now.notes ?? []).length) {
+      showRemarks(notes, (now.notes ?? []).map((text) => ({ level: "warning", text })));
+    }
     if (active || ENDED.includes(status)) announce(`${title}, ${STATUS_WORDS[status]}. ${words.textContent}`, status !== told);
     told = status;
   }

@@ -96,9 +96,7 @@ class MappingPanel(Panel):
 
     def _drawn(self) -> Form:
         cells, section = self.reference.adata, "Mapping"
-        columns = (
-            [Choice(None, "none, for the reference came without cells")] if cells is None else columns_of(cells.obs)
-        )
+        columns = [Choice(None, "none: the reference has no cells")] if cells is None else columns_of(cells.obs)
         names = [choice.value for choice in columns_of(self.query.var) if choice.value is not None and not choice.group]
         gene_maps = [Choice(None, "name"), *(Choice(rule, f"name, {words}") for rule, (words, _) in RULES.items())]
         gene_maps += [Choice(name, f"column {shown(name)}", "Columns of the query's var") for name in names]
@@ -134,10 +132,10 @@ class MappingPanel(Panel):
             for text in texts:
                 yield "", remark("warning", text)
             if self.overlap["share"] < options["min_gene_overlap"]:
-                shares = (
+                few = (
                     f"{self.overlap['share']:.1%} of the reference's genes are in the query, less than asked for here."
                 )
-                yield "min_gene_overlap", remark("error", shares, "Use the same identifiers in both, or ask for less.")
+                yield "min_gene_overlap", remark("error", few, "Use the same identifiers in both, or ask for less.")
         if options["labels_key"] is not None:
             yield from self._findings_of_labels(options)
 
@@ -179,14 +177,13 @@ class MappingPanel(Panel):
                 self.query, self.reference, gene_map=gene_map, min_gene_overlap=0.0
             )
         genes, before, after = model.gene_report, self.reference.schema, model.schema
+        there = {column: set(as_text(self.query.obs[column])) for column, _ in before.variables.values() if column}
         variables = [
             {
                 "name": "batch" if variable == BATCH else column,
                 "new": [shown(level) for level in after.variables[variable][1][len(levels) :][:NAMES_SHOWN]],
                 "n_new": len(after.variables[variable][1]) - len(levels),
-                "known": [
-                    shown(level) for level in sorted(set(levels) & set(as_text(self.query.obs[column])))[:NAMES_SHOWN]
-                ],
+                "known": [shown(level) for level in levels if level in there[column]][:NAMES_SHOWN],
             }
             for variable, (column, levels) in before.variables.items()
             if column is not None
@@ -221,13 +218,14 @@ class MappingPanel(Panel):
             self._click_map({}, [])
 
     def _click_map(self, content: dict, buffers: list) -> None:
-        self._begin()
+        with self._lock:
+            self._begin()
+            self.results = {}
         self._in_background(self._map)
 
     def _map(self) -> None:
         """All of it, for which `_begin` has made room; results are written at the end, together."""
         options = dict(self.values)
-        self.results = {}
         try:
             self._enter("Adapting the reference.")
             with collected_warnings() as texts:
@@ -247,7 +245,8 @@ class MappingPanel(Panel):
             if self._cancelled.is_set():
                 self._end("stopped")
             else:
-                self.results = self._written(z, winners, options)
+                with self._lock:
+                    self.results = self._written(z, winners, options)
                 self._end("done")
         except Exception as error:
             self._end("failed", error)

@@ -302,6 +302,10 @@ class Panel(View):
     def _run_ended(self, run: TrainingRun) -> None:
         self._end(run.status, run.error)
 
+    def show_error(self, error: BaseException, field: str | None = None) -> None:
+        with self._lock:
+            super().show_error(error, field)
+
     # From the browser, and the same in Python
 
     def pause(self) -> None:

@@ -62,7 +62,7 @@ OPTIONS = {
 
 VALUES = {  # of those options whose values do not speak for themselves
     "gene_likelihood": {
-        "zinb": "zinb: negative binomial, more zeros",
+        "zinb": "zinb: neg. binomial, more zeros",
         "nb": "nb: negative binomial",
         "poisson": "poisson",
         "normal": "normal: for values that are no counts",

@@ -189,6 +189,7 @@ export function formOf(model, signal, announce) {
   }
 
   function showRemarksOfAll() {
+    written = -Infinity;
     const remarks = model.get("remarks");
     for (const [name, one] of drawn) one.remark(remarks[name] ?? []);
     const elsewhere = Object.keys(remarks).filter((name) => !drawn.has(name));

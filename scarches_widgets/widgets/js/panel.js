@@ -115,8 +115,9 @@ export function panelOf({ model, el }, { name, title, start, steer, before = [],
     form.setEnabled(!active && !detached);
     go.enable(!model.get("blocked") && !detached);
     go.node.textContent = ENDED.includes(status) ? start.again : start.label;
-    reason.textContent = detached ? "The kernel was restarted or has died; what is shown is kept." : active ? "" : model.get("blocked");
+    reason.textContent = detached ? "The kernel was restarted or has died; what is shown is kept." : model.get("blocked");
     reason.hidden = !reason.textContent;
+    reason.classList.toggle("scaw-quiet", active); // the progress says so already
     controls.show(status, now);
     const share = progressShare(now);
     if (share === null) bar.removeAttribute("value"); else bar.value = share;

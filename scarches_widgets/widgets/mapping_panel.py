@@ -177,7 +177,11 @@ class MappingPanel(Panel):
                 self.query, self.reference, gene_map=gene_map, min_gene_overlap=0.0
             )
         genes, before, after = model.gene_report, self.reference.schema, model.schema
-        there = {column: set(as_text(self.query.obs[column])) for column, _ in before.variables.values() if column}
+        there = {
+            column: set(as_text(self.query.obs[column]))
+            for column, _ in before.variables.values()
+            if column is not None
+        }
         variables = [
             {
                 "name": "batch" if variable == BATCH else column,

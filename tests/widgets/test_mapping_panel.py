@@ -254,6 +254,7 @@ def test_names_that_look_like_markup_or_code_stay_names(trained, query_cells, at
     assert "<b>" not in panel._repr_mimebundle_()[0]["text/html"]
 
 
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
 def test_a_view_as_query_and_repeated_cell_names_do_no_harm(trained, atlas):
     query = atlas[atlas.obs["batch"] == "batch2"]
     panel = mapped(looked(MappingPanel(trained, query, labels_key="cell_type", max_epochs=1)))

@@ -223,6 +223,7 @@ class MappingPanel(Panel):
 
     def _click_map(self, content: dict, buffers: list) -> None:
         with self._lock:
+            self._accept(content)
             self._begin()
             self.results = {}
         self._in_background(self._map)

@@ -255,6 +255,12 @@ class Panel(View):
             self._cancelled.clear()
             self._show()
 
+    def _accept(self, content: dict[str, Any]) -> None:
+        """Take the entries that come with a click: it may overtake those which the page still holds back."""
+        with self._lock:
+            if "values" in content and not self._busy:
+                self.values = self._entered(content["values"])
+
     def _in_background(self, function: Callable[[], Any]) -> None:
         """Carry out the work for which `_begin` has made room; what goes wrong is on the screen."""
 

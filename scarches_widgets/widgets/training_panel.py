@@ -193,7 +193,9 @@ class TrainingPanel(Panel):
         return self._train()
 
     def _click_train(self, content: dict, buffers: list) -> None:
-        self._begin()
+        with self._lock:
+            self._accept(content)
+            self._begin()
         self._in_background(self._train)
 
     def _train(self) -> TrainingRun | None:

@@ -299,7 +299,7 @@ def test_forged_messages_start_nothing_and_break_nothing(untouched, data, value,
         for content in (value, {"op": op}, {"op": "finish"}, {"op": "pause"}, {"op": "stop", "when": value}):
             panel._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
         enter(panel, n_neighbors=0)  # an off button cannot be forced
-        for content in ({"op": "map"}, {"op": "map", "values": {"n_neighbors": 5}, "force": value}):
+        for content in ({"op": "map"}, {"op": "map", "values": {"n_neighbors": -5}, "force": value}):
             panel._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
         assert panel.status == "invalid" and panel.run is None and panel.model is None and not panel._busy
         assert "X_scvi" not in panel.query.obsm and panel.results == {}

@@ -261,6 +261,15 @@ def test_a_second_training_is_refused_while_one_runs(endless):
         endless.model.train()
 
 
+def test_a_click_brings_the_entries_that_the_page_still_held_back(panel):
+    click(panel, "train", values={**panel.values, "max_epochs": 3, "n_latent": 4})
+    wait_until(lambda: panel.status == "done")
+    assert len(panel.run.epochs) == 3 and panel.model.config.n_latent == 4
+    click(panel, "train", values={**panel.values, "n_latent": -1})
+    assert panel.status == "invalid" and not panel._busy
+    assert panel.error["what"].startswith("Latent dimensions must be a whole number")
+
+
 def test_of_two_clicks_at_once_one_trains(endless):
     clicks = [threading.Thread(target=click, args=(endless, "train")) for _ in range(8)]
     runs = []
@@ -475,7 +484,7 @@ def test_forged_messages_start_nothing_and_break_nothing(untouched, data, value,
         assert panel.status in ("ready", "invalid") and panel.run is None and panel.model is None
         assert set(panel.values) == {one["name"] for one in panel.fields}
         enter(panel, n_latent=-1)  # an off button cannot be forced
-        for content in ({"op": "train"}, {"op": "train", "force": value}, {"op": "train", "values": {"n_latent": 2}}):
+        for content in ({"op": "train"}, {"op": "train", "force": value}, {"op": "train", "values": {"n_latent": -2}}):
             panel._handle_msg({"content": {"data": {"method": "custom", "content": content}}, "buffers": []})
         assert panel.status == "invalid" and panel.run is None and not panel._busy
         enter(panel, **{field["name"]: field["default"] for field in panel.fields})

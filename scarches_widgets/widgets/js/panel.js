@@ -83,7 +83,7 @@ export function panelOf({ model, el }, { name, title, start, steer, before = [],
 
   const reasonId = `scaw-reason-${Math.random().toString(36).slice(2, 10)}`;
   const reason = element("p", { class: "scaw-reason", id: reasonId });
-  const begin = () => model.send({ op: start.op });
+  const begin = () => model.send({ op: start.op, values: model.get("values") }); // a click may overtake entries
   const go = actionButton(start.label, begin, signal, {
     class: "scaw-button scaw-primary", "aria-describedby": reasonId, title: "Ctrl+Enter",
   });

@@ -13,13 +13,11 @@ the batches' mean for a query's new batch, and is trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -27,13 +25,8 @@ from torch import Tensor, nn
 from ..data.minibatches import Minibatch
 from ..data.schema import BATCH, DataSchema
 from ..nn.divergences import Normal, kl_to_standard_normal
-from ..nn.layers import MLP, CategoryTable, ConditionalLinear, Encoder
-from ..nn.likelihoods import (
-    log_negative_binomial,
-    log_normal,
-    log_poisson,
-    log_zero_inflated_negative_binomial,
-)
+from ..nn.expression import ExpressionDecoder, joined
+from ..nn.layers import Encoder
 from ..nn.loss import Loss
 from .base import Model
 
@@ -76,13 +69,16 @@ class SCVIModule(nn.Module):
             **shape,
             **config.norms("encoder"),
         )
-        self.decoder = MLP(config.n_latent + n_continuous, levels=schema.n_levels, **shape, **config.norms("decoder"))
-        self.fraction_logits = ConditionalLinear(config.n_hidden, schema.n_genes)
-        if config.gene_likelihood == "zinb":
-            self.zero_inflation_logits = ConditionalLinear(config.n_hidden, schema.n_genes)
-        if config.gene_likelihood != "poisson":
-            n_rows = schema.n_levels[BATCH] if config.dispersion == "gene-batch" else None
-            self.log_inverse_dispersion = Dispersion(schema.n_genes, n_rows)
+        self.decoder = ExpressionDecoder(
+            config.n_latent,
+            schema.n_genes,
+            n_continuous=n_continuous,
+            likelihood=config.gene_likelihood,
+            levels=schema.n_levels,
+            dispersion_by=BATCH if config.dispersion == "gene-batch" else None,
+            **shape,
+            **config.norms("decoder"),
+        )
 
     def forward(self, cells: Minibatch, kl_weight: float = 1.0) -> Loss:
         return self.loss(cells, kl_weight)
@@ -91,69 +87,15 @@ class SCVIModule(nn.Module):
         """q(z | counts, batch), over (cells, n_latent)."""
         features = torch.log1p(cells.counts) if self.config.gene_likelihood != "normal" else cells.counts
         if self.config.encode_covariates:
-            features = _joined(features, cells.continuous)
+            features = joined(features, cells.continuous)
         return self.encoder(features, cells.categories, cells.noise)
-
-    def decode(self, z: Tensor, cells: Minibatch) -> Tensor:
-        """What the decoder's last hidden layer says of z in the cells' batches, (cells, n_hidden)."""
-        return self.decoder(_joined(z, cells.continuous), cells.categories)
-
-    def expected_fractions(self, hidden: Tensor) -> Tensor:
-        """Each gene's expected share of a cell's counts, (cells, genes); rows sum to one."""
-        return torch.softmax(self.fraction_logits(hidden), dim=-1)
-
-    def expected_counts(self, hidden: Tensor, cells: Minibatch) -> Tensor:
-        """Mean of each count, (cells, genes)."""
-        if self.config.gene_likelihood == "normal":
-            return self.fraction_logits(hidden)
-        if cells.size_factor is not None:
-            return cells.size_factor * F.softplus(self.fraction_logits(hidden))
-        return cells.library_size * self.expected_fractions(hidden)
-
-    def log_likelihood(self, z: Tensor, cells: Minibatch) -> Tensor:
-        """log p(counts | z, batch) in nats, (cells, genes)."""
-        hidden = self.decode(z, cells)
-        expected = self.expected_counts(hidden, cells)
-        likelihood = self.config.gene_likelihood
-        if likelihood == "poisson":
-            return log_poisson(cells.counts, expected)
-        inverse_dispersion = self.log_inverse_dispersion(cells.categories).exp()
-        if likelihood == "normal":
-            return log_normal(cells.counts, expected, inverse_dispersion)
-        if likelihood == "nb":
-            return log_negative_binomial(cells.counts, expected, inverse_dispersion)
-        logits = self.zero_inflation_logits(hidden)
-        return log_zero_inflated_negative_binomial(cells.counts, expected, inverse_dispersion, logits)
 
     def loss(self, cells: Minibatch, kl_weight: float = 1.0) -> Loss:
         posterior = self.encode(cells)
         z = posterior.rsample(cells.noise)
-        reconstruction = -self.log_likelihood(z, cells).sum(-1).mean()  # nats per cell
+        reconstruction = -self.decoder.log_likelihood(z, cells).mean()  # nats per cell
         kl_latent = kl_to_standard_normal(posterior).sum(-1).mean()
         return Loss({"reconstruction": reconstruction, "kl_latent": kl_latent}, weights={"kl_latent": kl_weight})
-
-
-class Dispersion(nn.Module):
-    """Logarithm of each gene's inverse dispersion (of its variance, under a normal likelihood): one row for all cells,
-    or one row per batch."""
-
-    def __init__(self, n_genes: int, n_batches: int | None):
-        super().__init__()
-        self.per_batch = n_batches is not None
-        if self.per_batch:
-            self.table = CategoryTable(BATCH, n_batches, n_genes)
-        else:
-            self.shared = nn.Parameter(torch.zeros(n_genes))
-
-    def initialize(self, generator: torch.Generator) -> None:
-        nn.init.normal_(self.table.blocks[0] if self.per_batch else self.shared, generator=generator)
-
-    def forward(self, categories: Mapping[str, Tensor]) -> Tensor:
-        return self.table(categories) if self.per_batch else self.shared
-
-
-def _joined(features: Tensor, continuous: Tensor | None) -> Tensor:
-    return features if continuous is None else torch.cat([features, continuous], dim=-1)
 
 
 class SCVI(Model):
@@ -215,10 +157,11 @@ class SCVI(Model):
         columns = self._positions(gene_list)
 
         def normalized(cells: Minibatch) -> Tensor:
-            hidden = self.module.decode(self.module.encode(cells).mean, cells)
+            decoder = self.module.decoder
+            hidden = decoder(self.module.encode(cells).mean, cells)
             if self.config.gene_likelihood == "normal" or cells.size_factor is not None or library_size == "latent":
-                return self.module.expected_counts(hidden, cells)[:, columns]
-            return library_size * self.module.expected_fractions(hidden)[:, columns]
+                return decoder.expected_counts(hidden, cells)[:, columns]
+            return library_size * decoder.expected_fractions(hidden)[:, columns]
 
         adata = self._adata_or_own(adata)
         values = self._per_cell(adata, normalized, batch_size)

@@ -98,12 +98,12 @@ def loss_in_numpy(module, cells, noise):
     h = hidden(x if config.gene_likelihood == "normal" else np.log1p(x), "encoder.hidden", "encoder")
     mean, variance = linear(h, "encoder.mean"), np.exp(linear(h, "encoder.log_variance")) + 1e-4
     kl = 0.5 * (variance + mean**2 - 1 - np.log(variance)).sum(1).mean()
-    d = hidden(mean + np.sqrt(variance) * noise, "decoder", "decoder")
-    logits = linear(d, "fraction_logits")
+    d = hidden(mean + np.sqrt(variance) * noise, "decoder.hidden", "decoder")
+    logits = linear(d, "decoder.fraction_logits")
     mu = np.maximum(x.sum(1, keepdims=True), 1) * sp.softmax(logits, axis=1)
     if config.gene_likelihood == "poisson":
         return -(x * np.log(mu) - mu - sp.gammaln(x + 1)).sum(1).mean(), kl
-    name = "log_inverse_dispersion."
+    name = "decoder.log_inverse_dispersion."
     per_batch = config.dispersion == "gene-batch"
     theta = np.exp(weights[name + "table.blocks.0"][batch] if per_batch else weights[name + "shared"])
     if config.gene_likelihood == "normal":
@@ -111,7 +111,7 @@ def loss_in_numpy(module, cells, noise):
     log_p = sp.gammaln(x + theta) - sp.gammaln(theta) - sp.gammaln(x + 1)
     log_p = log_p + theta * np.log(theta / (theta + mu)) + x * np.log(mu / (theta + mu))
     if config.gene_likelihood == "zinb":
-        pi = linear(d, "zero_inflation_logits")
+        pi = linear(d, "decoder.zero_inflation_logits")
         log_p = log_p - np.logaddexp(0, pi)
         log_p = np.where(x == 0, np.logaddexp(-np.logaddexp(0, -pi), log_p), log_p)
     return -log_p.sum(1).mean(), kl

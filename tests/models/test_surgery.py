@@ -172,13 +172,13 @@ def test_query_cells_of_a_known_batch_are_announced_and_move_nothing_of_the_refe
 def test_the_dispersion_of_a_new_batch_starts_at_the_mean_and_is_trained(reference_cells, query_cells):  # trap T7
     reference = reference_of(reference_cells, dispersion="gene-batch")
     query = mapped(query_cells, reference)
-    old, new = query.module.log_inverse_dispersion.table.blocks
+    old, new = query.module.decoder.log_inverse_dispersion.table.blocks
     assert old.shape == (2, 40) and new.shape == (1, 40)
     torch.testing.assert_close(new[0], old.mean(0), rtol=0, atol=0)
     assert new.requires_grad and not old.requires_grad
     before = new.detach().clone()
     query.train(**HARSH)
-    assert (query.module.log_inverse_dispersion.table.blocks[1] != before).all()
+    assert (query.module.decoder.log_inverse_dispersion.table.blocks[1] != before).all()
 
 
 def test_a_query_of_known_batches_only_has_nothing_to_train_and_says_so(trained, atlas):

@@ -78,13 +78,13 @@ def _renamed(theirs: dict, module: SCVIModule, schema: DataSchema) -> dict:
     pairs = [
         ("encoder.mean", "z_encoder.mean_encoder"),
         ("encoder.log_variance", "z_encoder.var_encoder"),
-        ("fraction_logits", "decoder.px_scale_decoder.0"),
-        ("zero_inflation_logits", "decoder.px_dropout_decoder"),
+        ("decoder.fraction_logits", "decoder.px_scale_decoder.0"),
+        ("decoder.zero_inflation_logits", "decoder.px_dropout_decoder"),
     ]
-    for i in range(len(module.decoder.linears)):
+    for i in range(len(module.decoder.hidden.linears)):
         pairs.append((f"encoder.hidden.linears.{i}", f"z_encoder.encoder.fc_layers.Layer {i}.0"))
-        pairs.append((f"decoder.linears.{i}", f"decoder.px_decoder.fc_layers.Layer {i}.0"))
-        for ours_part, theirs_part in (("encoder.hidden", "z_encoder.encoder"), ("decoder", "decoder.px_decoder")):
+        pairs.append((f"decoder.hidden.linears.{i}", f"decoder.px_decoder.fc_layers.Layer {i}.0"))
+        for ours_part, theirs_part in (("encoder.hidden", "z_encoder.encoder"), ("decoder.hidden", "decoder.px_decoder")):
             for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
                 key = f"{theirs_part}.fc_layers.Layer {i}.1.{name}"
                 if key in theirs:
@@ -99,6 +99,6 @@ def _renamed(theirs: dict, module: SCVIModule, schema: DataSchema) -> dict:
         ours[f"{our_name}.bias"] = theirs[f"{their_name}.bias"]
         if f"{our_name}.offsets.0.blocks.0" in wanted:
             ours[f"{our_name}.offsets.0.blocks.0"] = weight[:, n_features:].T
-    if "log_inverse_dispersion.shared" in wanted:
-        ours["log_inverse_dispersion.shared"] = theirs["px_r"]
+    if "decoder.log_inverse_dispersion.shared" in wanted:
+        ours["decoder.log_inverse_dispersion.shared"] = theirs["px_r"]
     return ours

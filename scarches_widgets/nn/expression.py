@@ -1,0 +1,119 @@
+"""From a latent cell to the distribution of its counts: what scVI and the models built on it decode with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import MLP, CategoryTable, ConditionalLinear
+from .likelihoods import log_negative_binomial, log_normal, log_poisson, log_zero_inflated_negative_binomial
+
+Likelihood = Literal["zinb", "nb", "poisson", "normal"]
+
+
+class CellsLike(Protocol):
+    """What a decoder must know of cells; see `data.minibatches.Minibatch`."""
+
+    counts: Tensor  # (cells, genes)
+    library_size: Tensor  # (cells, 1)
+    categories: Mapping[str, Tensor]
+    continuous: Tensor | None
+    size_factor: Tensor | None
+
+
+class ExpressionDecoder(nn.Module):
+    """p(counts | z, batch).
+
+    Parameters
+    ----------
+    n_latent, n_genes, n_continuous
+        Width of z, number of genes, and number of continuous covariates, which join z.
+    likelihood
+        Of the values.
+    levels
+        Categorical variables and how many levels each has.
+    dispersion_by
+        Categorical variable each of whose levels has dispersions of its own; None for one per gene.
+    **options
+        Of the hidden layers; see `MLP`.
+    """
+
+    def __init__(
+        self,
+        n_latent: int,
+        n_genes: int,
+        *,
+        n_continuous: int = 0,
+        likelihood: Likelihood = "zinb",
+        levels: Mapping[str, int],
+        dispersion_by: str | None = None,
+        n_hidden: int,
+        **options,
+    ):
+        super().__init__()
+        self.likelihood = likelihood
+        self.hidden = MLP(n_latent + n_continuous, n_hidden, levels=levels, **options)
+        self.fraction_logits = ConditionalLinear(n_hidden, n_genes)
+        if likelihood == "zinb":
+            self.zero_inflation_logits = ConditionalLinear(n_hidden, n_genes)
+        if likelihood != "poisson":
+            n_rows = levels[dispersion_by] if dispersion_by else 1
+            self.log_inverse_dispersion = Dispersion(n_genes, dispersion_by, n_rows)
+
+    def forward(self, z: Tensor, cells: CellsLike) -> Tensor:
+        """What the last hidden layer says of z in the cells' batches, (cells, n_hidden)."""
+        return self.hidden(joined(z, cells.continuous), cells.categories)
+
+    def expected_fractions(self, hidden: Tensor) -> Tensor:
+        """Each gene's expected share of a cell's counts, (cells, genes); rows sum to one."""
+        return torch.softmax(self.fraction_logits(hidden), dim=-1)
+
+    def expected_counts(self, hidden: Tensor, cells: CellsLike) -> Tensor:
+        """Mean of each count, (cells, genes)."""
+        if self.likelihood == "normal":
+            return self.fraction_logits(hidden)
+        if cells.size_factor is not None:
+            return cells.size_factor * F.softplus(self.fraction_logits(hidden))
+        return cells.library_size * self.expected_fractions(hidden)
+
+    def log_likelihood(self, z: Tensor, cells: CellsLike) -> Tensor:
+        """log p(counts | z, batch) in nats, (cells,)."""
+        hidden = self(z, cells)
+        expected = self.expected_counts(hidden, cells)
+        if self.likelihood == "poisson":
+            return log_poisson(cells.counts, expected).sum(-1)
+        inverse_dispersion = self.log_inverse_dispersion(cells.categories).exp()
+        if self.likelihood == "normal":
+            return log_normal(cells.counts, expected, inverse_dispersion).sum(-1)
+        if self.likelihood == "nb":
+            return log_negative_binomial(cells.counts, expected, inverse_dispersion).sum(-1)
+        logits = self.zero_inflation_logits(hidden)
+        return log_zero_inflated_negative_binomial(cells.counts, expected, inverse_dispersion, logits).sum(-1)
+
+
+class Dispersion(nn.Module):
+    """Logarithm of each gene's inverse dispersion (of its variance, under a normal likelihood): one row for all cells,
+    or one row per level of a categorical variable."""
+
+    def __init__(self, n_genes: int, variable: str | None = None, n_levels: int = 1):
+        super().__init__()
+        self.per_level = variable is not None
+        if self.per_level:
+            self.table = CategoryTable(variable, n_levels, n_genes)
+        else:
+            self.shared = nn.Parameter(torch.zeros(n_genes))
+
+    def initialize(self, generator: torch.Generator) -> None:
+        nn.init.normal_(self.table.blocks[0] if self.per_level else self.shared, generator=generator)
+
+    def forward(self, categories: Mapping[str, Tensor]) -> Tensor:
+        return self.table(categories) if self.per_level else self.shared
+
+
+def joined(features: Tensor, continuous: Tensor | None) -> Tensor:
+    """Features and continuous covariates side by side."""
+    return features if continuous is None else torch.cat([features, continuous], dim=-1)

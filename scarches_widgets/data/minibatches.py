@@ -32,6 +32,8 @@ class Minibatch:
     continuous: Tensor | None = None  # float32 (cells, covariates)
     size_factor: Tensor | None = None  # float32 (cells, 1)
     labels: Tensor | None = None  # int64 (cells,), −1 = unlabelled
+    labelled: Minibatch | None = None  # other cells, all with labels, for a model that trains on such beside
+    seen: tuple[Tensor, Tensor, Tensor] | None = None  # of counts ≠ 0: place in counts.flatten(), cell, gene (int64)
     noise: object | None = None  # what the step may draw; None = use means, drop nothing
 
     def __len__(self) -> int:
@@ -46,24 +48,25 @@ class Minibatch:
         """The same cells on another device."""
         moved = {
             name: value.to(device)
-            for name in ("counts", "library_size", "continuous", "size_factor", "labels")
+            for name in ("counts", "library_size", "continuous", "size_factor", "labels", "labelled")
             if (value := getattr(self, name)) is not None
         }
         categories = {variable: codes.to(device) for variable, codes in self.categories.items()}
-        return replace(self, categories=categories, **moved)
+        seen = None if self.seen is None else tuple(part.to(device) for part in self.seen)
+        return replace(self, categories=categories, seen=seen, **moved)
 
     def with_noise(self, noise: object) -> Minibatch:
         return replace(self, noise=noise)
 
     def only(self, i: int) -> Minibatch:
-        """The i-th cell alone."""
+        """The i-th cell alone, with no others beside."""
         one = {
             name: value[i : i + 1]
             for name in ("counts", "library_size", "continuous", "size_factor", "labels")
             if (value := getattr(self, name)) is not None
         }
         categories = {variable: codes[i : i + 1] for variable, codes in self.categories.items()}
-        return replace(self, categories=categories, rows=self.rows[i : i + 1], **one)
+        return replace(self, categories=categories, rows=self.rows[i : i + 1], labelled=None, seen=None, **one)
 
 
 class Cells:
@@ -123,7 +126,7 @@ class Cells:
 
     def _minibatch(self, values, places: np.ndarray, rows: np.ndarray, buffer: np.ndarray) -> Minibatch:
         dense = buffer[: len(rows)]
-        self._fill(values, places, dense)
+        seen = self._fill(values, places, dense)
         counts = torch.from_numpy(dense)
         return Minibatch(
             counts=counts,
@@ -133,11 +136,12 @@ class Cells:
             continuous=_taken(self._continuous, rows),
             size_factor=_taken(self._size_factor, rows),
             labels=_taken(self._labels, rows),
+            seen=seen,
         )
 
-    def _fill(self, values, places: np.ndarray, dense: np.ndarray) -> None:
-        """Write the rows at `places`, in the schema's gene order, into `dense`."""
-        taken = values[places]
+    def _fill(self, values, places: np.ndarray, dense: np.ndarray) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Write the rows at `places`, in the schema's gene order, into `dense`; where its counts are not zero."""
+        taken, seen = values[places], None
         if sp.issparse(taken):
             data, indices, indptr = taken.data.astype(np.float32), taken.indices, taken.indptr
             if self._columns is not None:
@@ -145,8 +149,13 @@ class Cells:
                 used = indices >= 0
                 indptr = np.concatenate([[0], np.cumsum(used)])[indptr]
                 data, indices = data[used], indices[used]
+            if self._are_counts:
+                np.rint(data, out=data)
+                if values.has_canonical_format:  # else an entry may be stored in parts
+                    seen = _seen(data, indices, indptr, dense.shape[1])
             sp.csr_matrix((data, indices, indptr), shape=dense.shape).toarray(out=dense)
-        elif self._columns is None:
+            return seen
+        if self._columns is None:
             dense[:] = taken
         else:
             used = self._columns >= 0
@@ -154,6 +163,14 @@ class Cells:
             dense[:, self._columns[used]] = taken[:, used]
         if self._are_counts:
             np.rint(dense, out=dense)
+        return None
+
+
+def _seen(data: np.ndarray, genes: np.ndarray, indptr: np.ndarray, n_genes: int) -> tuple[Tensor, Tensor, Tensor]:
+    cells, genes = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)), genes.astype(np.int64)
+    if not data.all():  # zeros that are stored
+        cells, genes = cells[data != 0], genes[data != 0]
+    return tuple(torch.from_numpy(part) for part in (cells * n_genes + genes, cells, genes))
 
 
 def step_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .layers import MLP, CategoryTable, ConditionalLinear
 from .likelihoods import log_negative_binomial, log_normal, log_poisson, log_zero_inflated_negative_binomial
+from .softmax_counts import Seen, log_softmax_negative_binomial
 
 Likelihood = Literal["zinb", "nb", "poisson", "normal"]
 
@@ -23,6 +24,7 @@ class CellsLike(Protocol):
     categories: Mapping[str, Tensor]
     continuous: Tensor | None
     size_factor: Tensor | None
+    seen: tuple[Tensor, Tensor, Tensor] | None
 
 
 class ExpressionDecoder(nn.Module):
@@ -83,16 +85,32 @@ class ExpressionDecoder(nn.Module):
     def log_likelihood(self, z: Tensor, cells: CellsLike) -> Tensor:
         """log p(counts | z, batch) in nats, (cells,)."""
         hidden = self(z, cells)
+        log_inverse_dispersion = zero_inflation_logits = None
+        if self.likelihood != "poisson":
+            log_inverse_dispersion = self.log_inverse_dispersion(cells.categories)
+        if self.likelihood == "zinb":
+            zero_inflation_logits = self.zero_inflation_logits(hidden)
+        if self.likelihood in ("nb", "zinb") and cells.size_factor is None:
+            seen = None if cells.seen is None else Seen(*cells.seen)
+            return log_softmax_negative_binomial(
+                cells.counts,
+                self.fraction_logits(hidden),
+                cells.library_size,
+                log_inverse_dispersion,
+                zero_inflation_logits,
+                seen,
+            )
         expected = self.expected_counts(hidden, cells)
         if self.likelihood == "poisson":
             return log_poisson(cells.counts, expected).sum(-1)
-        inverse_dispersion = self.log_inverse_dispersion(cells.categories).exp()
+        inverse_dispersion = log_inverse_dispersion.exp()
         if self.likelihood == "normal":
             return log_normal(cells.counts, expected, inverse_dispersion).sum(-1)
         if self.likelihood == "nb":
             return log_negative_binomial(cells.counts, expected, inverse_dispersion).sum(-1)
-        logits = self.zero_inflation_logits(hidden)
-        return log_zero_inflated_negative_binomial(cells.counts, expected, inverse_dispersion, logits).sum(-1)
+        return log_zero_inflated_negative_binomial(
+            cells.counts, expected, inverse_dispersion, zero_inflation_logits
+        ).sum(-1)
 
 
 class Dispersion(nn.Module):

@@ -167,14 +167,26 @@ class MLP(nn.Module):
 
 
 class Encoder(nn.Module):
-    """From a cell's features to a normal distribution over `n_latent` dimensions."""
+    """From a cell's features to a normal distribution over `n_latent` dimensions, each of variance `least_variance` or
+    more."""
 
-    def __init__(self, n_in: int, n_latent: int, n_hidden: int, n_layers: int, levels: Mapping[str, int], **options):
+    def __init__(
+        self,
+        n_in: int,
+        n_latent: int,
+        n_hidden: int,
+        n_layers: int,
+        levels: Mapping[str, int],
+        *,
+        least_variance: float = 1e-4,
+        **options,
+    ):
         super().__init__()
+        self.least_variance = least_variance
         self.hidden = MLP(n_in, n_hidden, n_layers, levels, **options)
         self.mean = ConditionalLinear(n_hidden, n_latent)
         self.log_variance = ConditionalLinear(n_hidden, n_latent)
 
     def forward(self, features: Tensor, categories: Categories, noise: Noise | None = None) -> Normal:
         hidden = self.hidden(features, categories, noise)
-        return Normal(self.mean(hidden), self.log_variance(hidden).exp() + 1e-4)
+        return Normal(self.mean(hidden), self.log_variance(hidden).exp() + self.least_variance)

@@ -66,5 +66,16 @@ def log_gamma_ratio(counts: Tensor, theta: Tensor) -> Tensor:
     return torch.where(theta < STIRLING_FROM, exact, series)
 
 
+def digamma_difference(counts: Tensor, theta: Tensor) -> Tensor:
+    """ψ(counts + θ) − ψ(θ), without cancellation when θ is large: the derivative of `log_gamma_ratio` by θ."""
+    small, large = theta.clamp_max(STIRLING_FROM), theta.clamp_min(STIRLING_FROM)
+    exact = torch.digamma(counts + small) - torch.digamma(small)
+    # ψ(z) = log z − 1/2z − 1/12z² + …
+    total = counts + large
+    apart = counts / (large * total)  # 1/θ − 1/(counts + θ)
+    series = torch.log1p(counts / large) + apart / 2 + apart * (1 / total + 1 / large) / 12
+    return torch.where(theta < STIRLING_FROM, exact, series)
+
+
 def _positive(values: Tensor) -> Tensor:
     return values.clamp_min(torch.finfo(values.dtype).tiny)

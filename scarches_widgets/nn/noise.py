@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STREAMS = {"weights": 0, "training": 1, "validation": 2, "inference": 3, "order": 4, "split": 5}
+STREAMS = {"weights": 0, "training": 1, "validation": 2, "inference": 3, "order": 4, "split": 5, "labels": 6}
 
 
 def seed_of(seed: int, stream: str, *place: int) -> int:

@@ -19,17 +19,11 @@ Three seeds take 7 minutes of one core on kang, 22 more on celllines.
 The verdict (exit status 1 if any line says WORSE) compares means over the seeds, on kang: ours may be lower than
 scvi-tools' by no more than the tolerance. PCA is there because labels alone do not separate the methods on these data.
 
-scvi-tools lives in an environment of its own, outside the repository, made on the first run (3 minutes, 1.9 GB) and
-then reused. By hand, the same (torch first and in both lines, or pip brings another build of it):
-
-    python3 -m venv ~/.cache/scarches_widgets/scvi-tools-1.4.2
-    ~/.cache/scarches_widgets/scvi-tools-1.4.2/bin/python -m pip install torch==2.13.0
-    ~/.cache/scarches_widgets/scvi-tools-1.4.2/bin/python -m pip install torch==2.13.0 scvi-tools==1.4.2 pandas==2.3.3
+scvi-tools lives in an environment of its own, which the first run makes; see environment.py.
 """
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -43,6 +37,7 @@ import pandas as pd
 import scanpy
 import torch
 from anndata import AnnData
+from environment import DEFAULT_ENVIRONMENT, make_environment, run_in
 from sklearn.decomposition import PCA
 
 import scarches_widgets as sca
@@ -51,9 +46,6 @@ from scarches_widgets.mapping.transfer import weighted_knn_trainer, weighted_knn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEFAULT_DATA = Path(os.environ.get("SCARCHES_WIDGETS_DATA", REPOSITORY.parent / "shared" / "data"))
-DEFAULT_ENVIRONMENT = Path.home() / ".cache" / "scarches_widgets" / "scvi-tools-1.4.2"
-TORCH = "torch==2.13.0"
-UPSTREAM = ("scvi-tools==1.4.2", "pandas==2.3.3")
 
 SCORES = ("accuracy", "macro-F1", "mixing", "ASW", "AUROC", "CPU s")
 METHODS = ("pca", "scvi-tools", "published", "auto")  # the last two are ours, by schedule
@@ -177,39 +169,6 @@ def methods(environment: Path) -> dict[str, Callable[..., Mapped]]:
         "published": lambda *task: map_by_ours(*task, schedule="published"),
         "auto": lambda *task: map_by_ours(*task, schedule="auto"),
     }
-
-
-# ---- scvi-tools' environment -----------------------------------------------------------------------------------------
-
-
-def python_of(environment: Path) -> str:
-    return str(environment / "bin" / "python")
-
-
-def run_in(environment: Path, arguments: list[str]):
-    """Run that environment's python; -I keeps this process's PYTHONPATH and folder out of it."""
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([python_of(environment), "-I", *arguments], check=True, env=one_thread)
-
-
-def make_environment(environment: Path):
-    """Install scvi-tools there, unless the right versions are there already. Needs a package index the first time."""
-    if has_packages(environment, (TORCH, *UPSTREAM)):
-        return
-    print(f"Installing {', '.join((TORCH, *UPSTREAM))} into {environment}", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    # Not in isolated mode: a machine's pip may be configured by environment variables or by a user's file.
-    for packages in ([TORCH], [TORCH, *UPSTREAM]):
-        subprocess.run([python_of(environment), "-m", "pip", "install", "--quiet", *packages], check=True)
-
-
-def has_packages(environment: Path, pins: tuple[str, ...]) -> bool:
-    if not Path(python_of(environment)).exists():
-        return False
-    freeze = [python_of(environment), "-m", "pip", "list", "--format=freeze"]
-    lines = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout.splitlines()
-    installed = {line.split("+")[0] for line in lines}  # torch==2.13.0+cpu is 2.13.0
-    return set(pins) <= installed
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------------

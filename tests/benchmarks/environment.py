@@ -1,0 +1,47 @@
+"""scvi-tools in an environment of its own, outside the repository: made on first use (3 minutes, 1.9 GB), then reused.
+
+By hand, the same (torch first and in both lines, or pip brings another build of it):
+
+    python3 -m venv ~/.cache/scarches_widgets/scvi-tools-1.4.2
+    ~/.cache/scarches_widgets/scvi-tools-1.4.2/bin/python -m pip install torch==2.13.0
+    ~/.cache/scarches_widgets/scvi-tools-1.4.2/bin/python -m pip install torch==2.13.0 scvi-tools==1.4.2 pandas==2.3.3
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+DEFAULT_ENVIRONMENT = Path.home() / ".cache" / "scarches_widgets" / "scvi-tools-1.4.2"
+TORCH = "torch==2.13.0"
+UPSTREAM = ("scvi-tools==1.4.2", "pandas==2.3.3")
+
+
+def python_of(environment: Path) -> str:
+    return str(environment / "bin" / "python")
+
+
+def run_in(environment: Path, arguments: list[str]):
+    """Run that environment's python; -I keeps this process's PYTHONPATH and folder out of it."""
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([python_of(environment), "-I", *arguments], check=True, env=one_thread)
+
+
+def make_environment(environment: Path):
+    """Install scvi-tools there, unless the right versions are there already. Needs a package index the first time."""
+    if has_packages(environment, (TORCH, *UPSTREAM)):
+        return
+    print(f"Installing {', '.join((TORCH, *UPSTREAM))} into {environment}", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    # Not in isolated mode: a machine's pip may be configured by environment variables or by a user's file.
+    for packages in ([TORCH], [TORCH, *UPSTREAM]):
+        subprocess.run([python_of(environment), "-m", "pip", "install", "--quiet", *packages], check=True)
+
+
+def has_packages(environment: Path, pins: tuple[str, ...]) -> bool:
+    if not Path(python_of(environment)).exists():
+        return False
+    freeze = [python_of(environment), "-m", "pip", "list", "--format=freeze"]
+    lines = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout.splitlines()
+    installed = {line.split("+")[0] for line in lines}  # torch==2.13.0+cpu is 2.13.0
+    return set(pins) <= installed

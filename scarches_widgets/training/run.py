@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from .events import EpochEnded, Event, RunEnded, RunStarted, Warned
+from .malloc import freed_memory_kept
 
 logger = logging.getLogger(__name__)
 Listener = Callable[[Event], None]
@@ -141,7 +142,8 @@ class TrainingRun:
 
     def _drive(self) -> None:
         try:
-            with _cpu_threads(self._threads, self._threads_before), contextlib.closing(self._events):
+            threads = _cpu_threads(self._threads, self._threads_before)
+            with threads, freed_memory_kept(), contextlib.closing(self._events):
                 for event in self._events:
                     self._take(event)
                     if self._should_stop(event):

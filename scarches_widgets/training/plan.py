@@ -99,7 +99,7 @@ class TrainingPlan:
     def optimizer(self, parameters) -> torch.optim.Optimizer:
         """Adam over the trainable `parameters`."""
         eps = 0.01 if self.schedule == "published" else 1e-8
-        return torch.optim.Adam(parameters, lr=self.lr, eps=eps, weight_decay=self.weight_decay)
+        return torch.optim.Adam(parameters, lr=self.lr, eps=eps, weight_decay=self.weight_decay, fused=True)
 
     def learning_rate(self, step: int, n_steps: int) -> float:
         """At `step` of `n_steps` in the whole run, before any reduction for want of improvement."""

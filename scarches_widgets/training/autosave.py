@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.container import Container, DamagedFile, read_document, write_container
+from .adam import Adam
 from .progress import Progress
 
 try:
@@ -80,12 +81,12 @@ class Autosave:
     def due(self) -> bool:
         return time.monotonic() - self._last >= self.every
 
-    def save(self, progress: Progress, module: nn.Module, optimizer: torch.optim.Optimizer, best: dict | None) -> str:
+    def save(self, progress: Progress, module: nn.Module, optimizer: Adam, best: dict | None) -> str:
         """Write a checkpoint and remove old ones; return its path."""
         path = self.folder / f"epoch-{progress.epoch:06d}-step-{progress.step:08d}"
         tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in (best or {}).items()}
-        tensors |= _moments(optimizer)
+        tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer.state_dict().items()}
         document = {"identity": self._identity, "progress": progress.as_dict(), "threads": torch.get_num_threads()}
         write_container(
             path,
@@ -100,7 +101,7 @@ class Autosave:
         self._last = time.monotonic()
         return str(path)
 
-    def restore(self, progress: Progress, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict | None:
+    def restore(self, progress: Progress, module: nn.Module, optimizer: Adam) -> dict | None:
         """Put the newest checkpoint's state into the arguments; return its best weights, if it has any.
 
         Raises
@@ -117,7 +118,7 @@ class Autosave:
         path, container, tensors = newest
         self._refuse_another_run(container.document["identity"], path)
         module.load_state_dict(_under("module/", tensors))
-        _restore_moments(optimizer, tensors)
+        optimizer.load_state_dict(_under("optimizer/", tensors))
         progress.restore(container.document["progress"])
         return _under("best/", tensors) or None
 
@@ -184,19 +185,6 @@ def _leaves(tree: dict, under: str = "") -> dict[str, object]:
     for name, value in tree.items():
         leaves |= _leaves(value, f"{under}{name}.") if isinstance(value, dict) else {under + name: value}
     return leaves
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"optimizer/{i}/{name}": tensor for i, moments in state.items() for name, tensor in moments.items()}
-
-
-def _restore_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _under("optimizer/", tensors).items():
-        i, _, moment = name.partition("/")
-        state.setdefault(int(i), {})[moment] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

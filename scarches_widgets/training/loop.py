@@ -19,6 +19,7 @@ from ..data.minibatches import Minibatch
 from ..data.names import did_you_mean, listed
 from ..nn.loss import Loss
 from ..nn.noise import Noise
+from .adam import Adam
 from .autosave import Autosave
 from .cells import TrainingCells
 from .events import Checkpointed, EpochEnded, Event, RunEnded, RunStarted, StepEnded, Warned
@@ -94,7 +95,8 @@ def _events(module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosav
             for minibatch in cells.train(epoch, progress.step):
                 rate, kl_weight = _rate_and_kl_weight(plan, progress, cells, progress.step)
                 noise = Noise(plan.seed, "training", epoch, progress.step, device=_device(module))
-                values = _train_step(module, optimizer, minibatch, noise, rate, kl_weight)
+                weights = {"kl_weight": kl_weight} | plan.loss_weights
+                values = _train_step(module, optimizer, minibatch, noise, rate, weights)
                 progress.sums.add(values, len(minibatch))
                 progress.step += 1
                 yield StepEnded(epoch, progress.step - 1, n_steps, values["loss"])
@@ -150,18 +152,17 @@ def _rate_and_kl_weight(plan: TrainingPlan, progress: Progress, cells: TrainingC
 
 def _train_step(
     module: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     minibatch: Minibatch,
     noise: Noise,
     rate: float,
-    kl_weight: float,
+    weights: dict[str, float],
 ) -> dict[str, float]:
     """One step of the optimiser, unless the loss is not finite; the loss's values before it."""
     module.train()
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    optimizer.lr = rate
     with torch.enable_grad():
-        loss = module(minibatch.to(_device(module)).with_noise(noise), kl_weight=kl_weight)
+        loss = module(minibatch.to(_device(module)).with_noise(noise), **weights)
         total = loss.total
         values = _finite_values(loss, total, minibatch)
         optimizer.zero_grad()
@@ -184,7 +185,7 @@ def _evaluate(
     with torch.no_grad():
         for step, minibatch in enumerate(minibatches):
             noise = Noise(plan.seed, "validation", step, device=_device(module))
-            loss = module(minibatch.to(_device(module)).with_noise(noise), kl_weight=kl_weight)
+            loss = module(minibatch.to(_device(module)).with_noise(noise), kl_weight=kl_weight, **plan.loss_weights)
             sums.add(_finite_values(loss, loss.total, minibatch), len(minibatch))
     return sums.means() if cells.n_validation else None
 
@@ -192,7 +193,7 @@ def _evaluate(
 def _finite_values(loss: Loss, total: torch.Tensor, minibatch: Minibatch) -> dict[str, float]:
     """The terms, their weighted sum `loss` and their plain sum `unweighted_loss`."""
     names = [*loss.terms, "loss"]
-    numbers = torch.stack([*loss.terms.values(), total]).detach().double().tolist()  # one transfer from the device
+    numbers = torch.stack([*loss.terms.values(), total]).detach().cpu().double().tolist()  # one transfer
     values = dict(zip(names, numbers)) | {"unweighted_loss": sum(numbers[:-1])}
     if not math.isfinite(values["loss"]):
         raise _NotFinite(values, minibatch)

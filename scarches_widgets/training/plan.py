@@ -17,9 +17,10 @@ import math
 from dataclasses import replace
 from typing import Annotated, Literal
 
-import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+from .adam import Adam
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -96,10 +97,10 @@ class TrainingPlan:
         lowest, highest = AUTO_EPOCHS
         return min(highest, max(lowest, math.ceil(AUTO_STEPS * self.batch_size / n_train)))
 
-    def optimizer(self, parameters) -> torch.optim.Optimizer:
+    def optimizer(self, parameters) -> Adam:
         """Adam over the trainable `parameters`."""
         eps = 0.01 if self.schedule == "published" else 1e-8
-        return torch.optim.Adam(parameters, lr=self.lr, eps=eps, weight_decay=self.weight_decay, fused=True)
+        return Adam(parameters, lr=self.lr, eps=eps, weight_decay=self.weight_decay)
 
     def learning_rate(self, step: int, n_steps: int) -> float:
         """At `step` of `n_steps` in the whole run, before any reduction for want of improvement."""
@@ -118,6 +119,12 @@ class TrainingPlan:
         n_epochs = 400 if self.kl_warmup_epochs is None else self.kl_warmup_epochs
         epoch = step // steps_per_epoch
         return self.kl_weight * (min(1.0, epoch / n_epochs) if n_epochs else 1.0)
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """What a module's loss is called with besides the KL weight; a model whose loss has more weights extends this
+        class (see `Model.plan_class`)."""
+        return {}
 
     def in_words(self) -> str:
         """The schedule, for a log line."""

@@ -1,0 +1,80 @@
+"""Adam (Kingma & Ba 2015, arXiv:1412.6980), with torch's kernel but without `torch.optim`'s classes.
+
+These import torch's compiler at their first use, which nothing here needs: 76 MB and 1.5 CPU-seconds. The kernel reads
+and writes each weight once per step, a fifth of the time of one operation after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+BETAS = 0.9, 0.999
+
+
+class Adam:
+    """Updates `parameters` by their gradients; a parameter without one is left as it is.
+
+    Parameters
+    ----------
+    parameters
+        What is trained.
+    lr, eps, weight_decay
+        Learning rate, which may be set anew before each step; what keeps the update finite; weight of an L2 penalty.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, eps: float, weight_decay: float):
+        self.parameters = list(parameters)
+        self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
+        self._moments: dict[int, dict[str, Tensor]] = {}  # place of a parameter -> its moments, once it has had a step
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        places = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        parameters = [self.parameters[i] for i in places]
+        if not parameters:
+            return
+        moments = [self._moments.setdefault(i, _start(self.parameters[i])) for i in places]
+        adam(
+            parameters,
+            [parameter.grad for parameter in parameters],
+            [one["exp_avg"] for one in moments],
+            [one["exp_avg_sq"] for one in moments],
+            [],
+            [one["step"] for one in moments],
+            fused=parameters[0].device.type in ("cpu", "cuda"),
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            eps=self.eps,
+            maximize=False,
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The moments, which the next step changes."""
+        return {f"{i}/{name}": tensor for i, moments in self._moments.items() for name, tensor in moments.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from a copy of what `state_dict` gave."""
+        self._moments = {}
+        for key, tensor in state.items():
+            place, _, name = key.partition("/")
+            device = self.parameters[int(place)].device
+            self._moments.setdefault(int(place), {})[name] = tensor.detach().to(device, copy=True)
+
+
+def _start(parameter: Tensor) -> dict[str, Tensor]:
+    return {
+        "step": torch.zeros((), device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter),
+        "exp_avg_sq": torch.zeros_like(parameter),
+    }

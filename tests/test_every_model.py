@@ -41,7 +41,8 @@ class Case:
         return self.model.load_query_data(cells, reference, **options)
 
 
-MODELS = [Case(sca.models.SCVI, SMALL)]
+LABELS = {"batch_key": "batch", "labels_key": "cell_type", "unlabeled_category": "Unknown"}
+MODELS = [Case(sca.models.SCVI, SMALL), Case(sca.models.SCANVI, SMALL, LABELS)]
 
 
 @pytest.fixture(params=MODELS, ids=lambda case: case.model.__name__)

@@ -17,6 +17,7 @@ from .names import DataError, did_you_mean, listed, nearest
 
 logger = logging.getLogger(__name__)
 BATCH = "batch"  # the variable of the experimental batch, whatever its column in obs is called
+LABEL = "label"  # the variable of the label; a cell may lack one, so it is not among `DataSchema.variables`
 SINGLE_BATCH = "all"  # the one batch of data without a batch_key
 
 
@@ -151,12 +152,26 @@ class DataSchema:
                 _announce_look_alikes(key, new, known)
         return found
 
+    def new_labels(self, adata) -> tuple[str, ...]:
+        """Labels in `adata` that this schema does not know, sorted; none if `adata` has no column of labels."""
+        if self.labels_key is None or self.labels_key not in adata.obs:
+            return ()
+        known = {*self.labels, self.unlabeled_category}
+        new = tuple(label for label in levels_of(adata.obs[self.labels_key]) if label not in known)
+        _announce_look_alikes(self.labels_key, new, self.labels)
+        return new
+
     def extended(self, new_levels: Mapping[str, Sequence[str]]) -> DataSchema:
-        """This schema with `new_levels` appended."""
+        """This schema with `new_levels` appended to its variables, and to its labels."""
         covariates = tuple(
             (key, (*levels, *new_levels.get(f"covariate {key}", ()))) for key, levels in self.categorical_covariates
         )
-        return replace(self, batches=(*self.batches, *new_levels.get(BATCH, ())), categorical_covariates=covariates)
+        return replace(
+            self,
+            batches=(*self.batches, *new_levels.get(BATCH, ())),
+            labels=(*self.labels, *new_levels.get(LABEL, ())),
+            categorical_covariates=covariates,
+        )
 
 
 def as_text(column: pd.Series) -> np.ndarray:

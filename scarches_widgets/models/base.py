@@ -20,17 +20,18 @@ from ..data.findings import Findings, counted
 from ..data.genes import WORTH_A_WARNING, GeneReport
 from ..data.minibatches import Cells, Minibatch
 from ..data.names import DataError, did_you_mean, listed
-from ..data.schema import DataSchema, levels_of
+from ..data.schema import DataSchema
 from ..data.validate import validate
 from ..nn.layers import initialize
 from ..nn.noise import Noise, generator_of
 from ..training.autosave import Autosave
 from ..training.bar import show_bar
 from ..training.cells import TrainingCells
+from ..training.device import device_of
 from ..training.events import EpochEnded, Event, RunEnded, StepEnded
 from ..training.loop import training_events
-from ..training.options import field_names, respelled, typed
-from ..training.plan import EarlyStopping, TrainingPlan
+from ..training.options import planned, respelled, typed
+from ..training.plan import TrainingPlan
 from ..training.run import TrainingRun, history_frame
 from . import checkpoint, surgery
 
@@ -76,6 +77,8 @@ class Model:
 
     config_class: ClassVar[type]
     module_class: ClassVar[type[nn.Module]]
+    plan_class: ClassVar[type[TrainingPlan]] = TrainingPlan  # a subclass, if train() has options of this model's own
+    flags: ClassVar[tuple[str, ...]] = ()  # attributes that are true or false and saved with the model
 
     def __init__(
         self,
@@ -98,8 +101,11 @@ class Model:
         _announce(validate(adata, expects=self.expects, **keys))
         self.schema = DataSchema.of(adata, **keys)
         self.module = self._new_module(self.schema)
-        initialize(self.module, generator_of(seed, "weights"))
+        self._initialize(seed)
         self._start(adata)
+
+    def _initialize(self, seed: int) -> None:
+        initialize(self.module, generator_of(seed, "weights"))
 
     def _start(self, adata) -> None:
         """The state of a model whose network and schema are there."""
@@ -206,9 +212,11 @@ class Model:
             If the loss became NaN; the model keeps the weights of the last good epoch.
         """
         self._refuse_while_training()
-        plan = self._plan(max_epochs, early_stopping_kwargs, options)
-        cells = TrainingCells(self._cells(self._adata_or_own(None)), plan)
-        plan = plan.resolved(cells.n_train, cells.n_validation)
+        if max_epochs is not None:
+            options["max_epochs"] = max_epochs
+        plan = planned(self.plan_class, options, early_stopping_kwargs)
+        cells = self._training_cells(plan)
+        plan = self._resolved(plan, cells)
         if not any(parameter.requires_grad for parameter in self.module.parameters()):
             warnings.warn(
                 "There is nothing to train: every batch of the query is known to the reference, whose weights stay as "
@@ -224,7 +232,7 @@ class Model:
         autosave = None
         if checkpoint_dir is not None:
             autosave = Autosave(checkpoint_dir, self._identity(plan), resume, checkpoint_every)
-        self.module.to(_device(plan.device))
+        self.module.to(device_of(plan.device))
         self.run = TrainingRun(training_events(self.module, cells, plan, autosave), plan.threads)
         self.run.subscribe(self._note)
         for watcher in self._watchers:
@@ -234,28 +242,15 @@ class Model:
         with show_bar(self.run) if progress else contextlib.nullcontext():
             return self.run.run()
 
+    def _training_cells(self, plan: TrainingPlan) -> TrainingCells:
+        return TrainingCells(self._cells(self._adata_or_own(None)), plan)
+
+    def _resolved(self, plan: TrainingPlan, cells: TrainingCells) -> TrainingPlan:
+        return plan.resolved(cells.n_train, cells.n_validation)
+
     def watch_runs(self, watcher: Callable[[TrainingRun], None]) -> None:
         """Call `watcher` with each `TrainingRun` that begins from now on, before its first step."""
         self._watchers.append(watcher)
-
-    def _plan(self, max_epochs, early_stopping_kwargs, options: Mapping[str, Any]) -> TrainingPlan:
-        nested = [options.get(name) or {} for name in ("plan_kwargs", "trainer_kwargs")]
-        options = {name: value for name, value in options.items() if name not in ("plan_kwargs", "trainer_kwargs")}
-        options = respelled(options | ({} if max_epochs is None else {"max_epochs": max_epochs}))
-        for name, value in (item for part in nested for item in respelled(part).items()):
-            if name in options:
-                raise TypeError(f"{name} is given in two places of train(). Give it once.")
-            options[name] = value
-        stopping = respelled(early_stopping_kwargs or {})
-        watched = field_names(EarlyStopping)
-        for name in [name for name in options if name in watched]:
-            if name in stopping:
-                raise TypeError(
-                    f"{name} is given in two places: to train() and in early_stopping_kwargs. Give it once."
-                )
-            stopping[name] = options.pop(name)
-        options["early_stopping_kwargs"] = typed(EarlyStopping, stopping, of="early_stopping_kwargs")
-        return typed(TrainingPlan, options, of="train()")
 
     def _note(self, event: Event) -> None:
         if isinstance(event, StepEnded):
@@ -305,6 +300,12 @@ class Model:
             If `adata` has batches that the model has not seen, or too few of its genes.
         """
         return self._per_cell(adata, lambda cells: self.module.encode(cells).mean, batch_size)
+
+    def _of_own_cells(self, rows: np.ndarray, function: Callable[[Minibatch], Tensor]) -> np.ndarray:
+        """`function` of those of the model's own cells, one row per cell."""
+        minibatches = self._cells(self.adata).minibatches(rows, 1024)
+        with torch.no_grad():
+            return np.concatenate([function(cells.to(self.device)).cpu().numpy() for cells in minibatches])
 
     def _per_cell(self, adata, function: Callable[[Minibatch], Tensor], batch_size: int) -> np.ndarray:
         """`function` of all cells, one row per cell."""
@@ -361,6 +362,11 @@ class Model:
         if report.overlap < WORTH_A_WARNING:
             warnings.warn(f"{report} Their share of the embedding is lost.", stacklevel=3)
         return report
+
+    def _validate(self, adata) -> None:
+        """Refuse cells that are unfit to train this model."""
+        _announce(validate(adata, expects=self.expects, **self.schema.keys))
+        self.schema.align(adata, self.gene_map, self.min_gene_overlap)
 
     def _keys_in(self, adata) -> dict[str, object]:
         """The schema's keys for `adata`, without a labels column that is not there."""
@@ -422,6 +428,23 @@ class Model:
         ----------
         Lotfollahi et al. 2022, doi:10.1038/s41587-021-01001-7.
         """
+        reference = cls._reference(reference_model)
+        query = cls.__new__(cls)
+        query.config, query.schema, query.module = reference.config, reference.schema, reference.module
+        query._start(adata)
+        query.gene_map, query.min_gene_overlap = gene_map, min_gene_overlap
+        query.gene_report = query._examine(adata)
+        new_levels = reference.schema.new_levels(adata)
+        surgery.announce(reference, adata, new_levels)
+        query.schema = reference.schema.extended(new_levels)
+        n_new = {variable: len(levels) for variable, levels in new_levels.items()}
+        query.module = surgery.adapted(reference.module, n_new)
+        query._surgeries = [*reference._surgeries, n_new]
+        return query
+
+    @classmethod
+    def _reference(cls, reference_model: Model | str | os.PathLike) -> Model:
+        """The model that a query is to be mapped onto."""
         reference = reference_model if isinstance(reference_model, Model) else cls.load(reference_model)
         if not isinstance(reference, cls):
             raise TypeError(
@@ -433,44 +456,7 @@ class Model:
             raise RuntimeError(
                 "The reference has not been trained. Call reference.train() before mapping a query onto it."
             )
-        query = cls.__new__(cls)
-        query.config, query.schema, query.module = reference.config, reference.schema, reference.module
-        query._start(adata)
-        query.gene_map, query.min_gene_overlap = gene_map, min_gene_overlap
-        query.gene_report = query._examine(adata)
-        new_levels = reference.schema.new_levels(adata)
-        reference._announce_surgery(adata, new_levels)
-        query.schema = reference.schema.extended(new_levels)
-        n_new = {variable: len(levels) for variable, levels in new_levels.items()}
-        query.module = surgery.adapted(reference.module, n_new)
-        query._surgeries = [*reference._surgeries, n_new]
-        return query
-
-    def _announce_surgery(self, adata, new_levels: Mapping[str, Sequence[str]]) -> None:
-        for variable, levels in new_levels.items():
-            logger.info("%s: %d new (%s)", variable, len(levels), listed(levels))
-        if adata is self.adata:
-            warnings.warn("The query is the reference's own AnnData, so there is nothing to map.", stacklevel=3)
-        known = set(self.schema.batches) & set(_batches_in(adata, self.schema.batch_key))
-        if known and new_levels:
-            warnings.warn(
-                f"{len(known)} of the query's batches are known to the reference ({listed(sorted(known))}). They keep "
-                "the reference's weights. If they are other experiments of the same name, rename them before mapping.",
-                stacklevel=3,
-            )
-        if self.schema.batch_key is None:
-            warnings.warn(
-                "The reference was trained without a batch_key, so surgery has no batch to add: the query is embedded "
-                "as it is. Train the reference with batch_key=… to be able to adapt it.",
-                stacklevel=3,
-            )
-        elif getattr(self.config, "encode_covariates", True) is False:
-            warnings.warn(
-                "The reference's encoder does not see batches (encode_covariates=False), so training cannot move the "
-                "query's latents; only its decoder adapts. Train the reference with encode_covariates=True "
-                "to map by surgery.",
-                stacklevel=3,
-            )
+        return reference
 
     # Saving
 
@@ -527,18 +513,3 @@ def _announce(findings: Findings) -> None:
         warnings.warn(str(finding), stacklevel=4)
     for finding in findings.notes:
         logger.info(str(finding))
-
-
-def _batches_in(adata, batch_key: str | None) -> tuple[str, ...]:
-    return levels_of(adata.obs[batch_key]) if batch_key else ()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device='{name}' cannot be used here ({error}). Use 'auto' or 'cpu'.") from error
-    return device

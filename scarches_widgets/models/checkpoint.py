@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from ..data.container import Container, DamagedFile, read_document, write_container
 from ..data.names import listed, shown
-from ..data.schema import DataSchema
+from ..data.schema import LABEL, DataSchema
 from ..training.events import EpochEnded
 from ..training.options import typed
 from . import surgery
@@ -39,6 +39,7 @@ class ModelDocument:
     history: list[EpochEnded]
     gene_map: str | dict[str, str] | None  # how the names of a query's genes became the reference's
     min_gene_overlap: Annotated[float, Field(ge=0, le=1)]
+    flags: dict[str, bool] = Field(default_factory=dict)  # of the model's class
 
 
 def save(model: Model, path: str | os.PathLike, overwrite: bool) -> str:
@@ -55,6 +56,7 @@ def save(model: Model, path: str | os.PathLike, overwrite: bool) -> str:
         history=model._epochs,
         gene_map=gene_map,
         min_gene_overlap=model.min_gene_overlap,
+        flags={name: getattr(model, name) for name in model.flags},
     )
     return write_container(
         path,
@@ -80,6 +82,10 @@ def load(cls: type[Model], path: str | os.PathLike, adata) -> Model:
     model._start(adata)
     model._surgeries, model._is_trained, model._epochs = document.surgeries, document.is_trained, document.history
     model.gene_map, model.min_gene_overlap = document.gene_map, document.min_gene_overlap
+    for name, value in document.flags.items():
+        if name not in cls.flags:
+            raise DamagedFile(f"'{path}' says '{shown(name)}' of the model, which a {cls.__name__} does not have.")
+        setattr(model, name, value)
     if adata is not None:
         model._examine(adata)
     return model
@@ -125,12 +131,13 @@ def _before(schema: DataSchema, surgeries: list[dict[str, int]]) -> DataSchema:
         for variable, n in n_new.items():
             n_added[variable] = n_added.get(variable, 0) + n
     kept = {}
-    for variable, (_, levels) in schema.variables.items():
+    all_levels = {name: levels for name, (_, levels) in schema.variables.items()} | {LABEL: schema.labels}
+    for variable, levels in all_levels.items():
         n = len(levels) - n_added.pop(variable, 0)
-        if n < 1:
+        if n < min(1, len(levels)):
             raise DamagedFile(f"The model's surgeries add more levels to '{variable}' than it has.")
         kept[variable] = levels[:n]
     if n_added:
         raise DamagedFile(f"The model's surgeries name variables that it does not have ({listed(n_added)}).")
     covariates = tuple((key, kept[f"covariate {key}"]) for key, _ in schema.categorical_covariates)
-    return replace(schema, batches=kept["batch"], categorical_covariates=covariates)
+    return replace(schema, batches=kept["batch"], labels=kept[LABEL], categorical_covariates=covariates)

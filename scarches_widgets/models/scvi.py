@@ -15,20 +15,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import numpy as np
-import pandas as pd
-import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.minibatches import Minibatch
 from ..data.schema import BATCH, DataSchema
+from ..nn.counts_encoder import CountsEncoder
 from ..nn.divergences import Normal, kl_to_standard_normal
-from ..nn.expression import ExpressionDecoder, joined
-from ..nn.layers import Encoder
+from ..nn.expression import ExpressionDecoder
 from ..nn.loss import Loss
 from .base import Model
+from .expression import ExpressionVerbs
 
 Norm = Literal["encoder", "decoder", "none", "both"]
 
@@ -61,10 +59,13 @@ class SCVIModule(nn.Module):
         n_continuous = len(schema.continuous_covariates)
         shape = {"n_hidden": config.n_hidden, "n_layers": config.n_layers}
         shape["inject_everywhere"] = config.deeply_inject_covariates
-        self.encoder = Encoder(
-            schema.n_genes + n_continuous * config.encode_covariates,
+        self.encoder = CountsEncoder(
+            schema.n_genes,
             config.n_latent,
-            levels=schema.n_levels if config.encode_covariates else {},
+            n_continuous=n_continuous,
+            levels=schema.n_levels,
+            encode_covariates=config.encode_covariates,
+            log_counts=config.gene_likelihood != "normal",
             dropout_rate=config.dropout_rate,
             **shape,
             **config.norms("encoder"),
@@ -85,10 +86,7 @@ class SCVIModule(nn.Module):
 
     def encode(self, cells: Minibatch) -> Normal:
         """q(z | counts, batch), over (cells, n_latent)."""
-        features = torch.log1p(cells.counts) if self.config.gene_likelihood != "normal" else cells.counts
-        if self.config.encode_covariates:
-            features = joined(features, cells.continuous)
-        return self.encoder(features, cells.categories, cells.noise)
+        return self.encoder(cells)
 
     def loss(self, cells: Minibatch, kl_weight: float = 1.0) -> Loss:
         posterior = self.encode(cells)
@@ -98,7 +96,7 @@ class SCVIModule(nn.Module):
         return Loss({"reconstruction": reconstruction, "kl_latent": kl_latent}, weights={"kl_latent": kl_weight})
 
 
-class SCVI(Model):
+class SCVI(ExpressionVerbs, Model):
     """scVI: integrates counts of several batches into one latent space.
 
     Parameters
@@ -128,55 +126,3 @@ class SCVI(Model):
     """
 
     config_class, module_class = SCVIConfig, SCVIModule
-
-    @property
-    def expects(self) -> str:
-        return "any" if self.config.gene_likelihood == "normal" else "counts"
-
-    def get_normalized_expression(
-        self, adata=None, *, library_size: float | str = 1.0, gene_list=None, batch_size: int = 1024
-    ) -> pd.DataFrame:
-        """Expression as the decoder sees it, at the posterior mean, without the noise of counting.
-
-        Parameters
-        ----------
-        adata
-            Cells; None for the model's own.
-        library_size
-            What each cell's values sum to over all genes; "latent" for its own total count.
-        gene_list
-            Genes to return; None for all.
-        batch_size
-            Cells at a time.
-
-        Returns
-        -------
-        DataFrame, cells × genes.
-        """
-        genes = pd.Index(self.schema.genes)
-        columns = self._positions(gene_list)
-
-        def normalized(cells: Minibatch) -> Tensor:
-            decoder = self.module.decoder
-            hidden = decoder(self.module.encode(cells).mean, cells)
-            if self.config.gene_likelihood == "normal" or cells.size_factor is not None or library_size == "latent":
-                return decoder.expected_counts(hidden, cells)[:, columns]
-            return library_size * decoder.expected_fractions(hidden)[:, columns]
-
-        adata = self._adata_or_own(adata)
-        values = self._per_cell(adata, normalized, batch_size)
-        return pd.DataFrame(values, index=adata.obs_names, columns=genes[columns])
-
-    def get_elbo(self, adata=None, *, seed: int = 0, batch_size: int = 1024) -> float:
-        """Mean evidence lower bound, in nats per cell; higher is better. One posterior sample per cell."""
-        terms = self._loss_terms(adata, seed, batch_size)
-        return -float(sum(terms.values()))
-
-    def get_reconstruction_error(self, adata=None, *, seed: int = 0, batch_size: int = 1024) -> float:
-        """Mean of −log p(counts | z), in nats per cell, at one posterior sample per cell; lower is better."""
-        return float(self._loss_terms(adata, seed, batch_size)["reconstruction"])
-
-    def _positions(self, gene_list) -> np.ndarray:
-        if gene_list is None:
-            return np.arange(self.schema.n_genes)
-        return self._known_genes(gene_list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,23 +16,51 @@ from .plan import TrainingPlan
 class TrainingCells:
     """A split of `cells` into training and validation, by the plan's seed.
 
+    With `labels`, there are two streams: beside the cells of each step (all cells, in the order of the epoch) stand
+    `minibatch.labelled` ones, and labelled and unlabelled cells are split apart, each by `train_size`. An epoch is as
+    long as the stream of all cells; the other one starts anew, in another order, as often as it takes. Which cells a
+    step gets is a function of the seed, the epoch and the step, in both.
+
+    Parameters
+    ----------
+    cells, plan
+        What to deal out, and by which seed, share and minibatch size.
+    labels
+        Code of each cell's label, int (cells,), −1 = unlabelled; None for one stream.
+    n_samples_per_label
+        At most so many cells of each label are in an epoch's stream of labelled ones, other ones in each epoch; None
+        for all.
+
     Raises
     ------
     ValueError
         If fewer than two cells are left to train on.
     """
 
-    def __init__(self, cells: Cells, plan: TrainingPlan):
+    def __init__(
+        self,
+        cells: Cells,
+        plan: TrainingPlan,
+        labels: np.ndarray | None = None,
+        n_samples_per_label: int | None = None,
+    ):
         self._cells = cells
         self._plan = plan
-        n_train = math.ceil(plan.train_size * cells.n_cells)
+        self._labels = np.full(cells.n_cells, -1) if labels is None else labels
+        self._n_samples_per_label = n_samples_per_label
         order = np.random.default_rng(seed_of(plan.seed, "split")).permutation(cells.n_cells)
-        self.train_rows, self.validation_rows = np.sort(order[:n_train]), np.sort(order[n_train:])
-        if n_train < 2:
+        is_labelled = self._labels[order] >= 0
+        parts = [self._split(rows) for rows in (order[is_labelled], order[~is_labelled])]
+        self.train_rows, self.validation_rows = (np.sort(np.concatenate(rows)) for rows in zip(*parts))
+        if self.n_train < 2:
             raise ValueError(
-                f"Training needs at least 2 cells, and there are {n_train} (train_size={plan.train_size:g} of "
+                f"Training needs at least 2 cells, and there are {self.n_train} (train_size={plan.train_size:g} of "
                 f"{cells.n_cells}). Give more cells or a larger train_size."
             )
+
+    def _split(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        n_train = math.ceil(self._plan.train_size * len(rows))
+        return rows[:n_train], rows[n_train:]
 
     @property
     def n_train(self) -> int:
@@ -48,12 +77,41 @@ class TrainingCells:
     def train(self, epoch: int, first_step: int = 0) -> Iterator[Minibatch]:
         """The training cells in the order of `epoch`, from minibatch `first_step` on."""
         order = np.random.default_rng(seed_of(self._plan.seed, "order", epoch)).permutation(self.train_rows)
-        return self._cells.minibatches(order, self._plan.batch_size, first_step)
+        rng = np.random.default_rng(seed_of(self._plan.seed, "labels", epoch))
+        labelled = self._labelled(self.train_rows)
+        if self._n_samples_per_label is not None:
+            labelled = at_most(self._n_samples_per_label, rng.permutation(labelled), self._labels)
+        return self._dealt(order, labelled, rng, first_step)
 
     def validation(self) -> Iterator[Minibatch]:
         """The validation cells, always in the same order."""
-        return self._cells.minibatches(self.validation_rows, self._plan.batch_size)
+        rng = np.random.default_rng(seed_of(self._plan.seed, "labels"))
+        return self._dealt(self.validation_rows, self._labelled(self.validation_rows), rng, 0)
+
+    def _labelled(self, rows: np.ndarray) -> np.ndarray:
+        return rows[self._labels[rows] >= 0]
+
+    def _dealt(
+        self, rows: np.ndarray, labelled: np.ndarray, rng: np.random.Generator, first_step: int
+    ) -> Iterator[Minibatch]:
+        batch_size = self._plan.batch_size
+        minibatches = self._cells.minibatches(rows, batch_size, first_step)
+        if not len(labelled):
+            return minibatches
+        n_steps = len(step_bounds(len(rows), batch_size))
+        size = max(2, min(batch_size, len(labelled)))  # batch normalisation takes no single cell
+        rounds = [rng.permutation(labelled) for _ in range(math.ceil(n_steps * size / len(labelled)))]
+        beside = self._cells.minibatches(np.concatenate(rounds)[: n_steps * size], size, first_step)
+        return (replace(cells, labelled=others) for cells, others in zip(minibatches, beside))
 
     def names(self, rows: np.ndarray) -> list[str]:
         """What the AnnData calls these cells."""
         return [str(name) for name in self._cells.names[rows]]
+
+
+def at_most(n: int, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The first `n` of `rows` of each label, in their order."""
+    by_label = np.argsort(labels[rows], kind="stable")
+    codes = labels[rows][by_label]
+    rank = np.arange(len(rows)) - np.searchsorted(codes, codes)  # of a row among those of its label
+    return rows[np.sort(by_label[rank < n])]

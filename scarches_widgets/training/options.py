@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ..data.names import did_you_mean, listed
+from .plan import EarlyStopping, TrainingPlan
 
 T = TypeVar("T")
 
@@ -24,6 +25,7 @@ PUBLISHED_SPELLINGS = {
     "dr_rate": "dropout_rate",
     "recon_loss": "gene_likelihood",
     # training
+    "classification_ratio": "classification_weight",
     "n_epochs": "max_epochs",
     "learning_rate": "lr",
     "train_frac": "train_size",
@@ -90,6 +92,33 @@ def typed(cls: type[T], options: Mapping[str, Any], of: str) -> T:
     except ValidationError as error:
         faults = "; ".join(_sentence(fault) for fault in error.errors())
         raise ValueError(f"{of} was given a value that it cannot use: {faults}.") from error
+
+
+def planned(
+    cls: type[TrainingPlan], options: Mapping[str, Any], early_stopping_kwargs: Mapping[str, Any] | None = None
+) -> TrainingPlan:
+    """The arguments of `train()` as a plan of class `cls`; also as `plan_kwargs`, or early stopping's among the others.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `typed`; and if one option is given in two places.
+    """
+    nested = [options.get(name) or {} for name in ("plan_kwargs", "trainer_kwargs")]
+    options = {name: value for name, value in options.items() if name not in ("plan_kwargs", "trainer_kwargs")}
+    options = respelled(options)
+    for name, value in (item for part in nested for item in respelled(part).items()):
+        if name in options:
+            raise TypeError(f"{name} is given in two places of train(). Give it once.")
+        options[name] = value
+    stopping = respelled(early_stopping_kwargs or {})
+    watched = field_names(EarlyStopping)
+    for name in [name for name in options if name in watched]:
+        if name in stopping:
+            raise TypeError(f"{name} is given in two places: to train() and in early_stopping_kwargs. Give it once.")
+        stopping[name] = options.pop(name)
+    options["early_stopping_kwargs"] = typed(EarlyStopping, stopping, of="early_stopping_kwargs")
+    return typed(cls, options, of="train()")
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:

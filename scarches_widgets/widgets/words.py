@@ -36,6 +36,7 @@ OPTIONS = {
     "deeply_inject_covariates": Words("Batches enter every layer", "Otherwise the first one only."),
     "use_batch_norm": Words("Batch normalisation", "Over the cells of a minibatch."),
     "use_layer_norm": Words("Layer normalisation", "Within a cell; published for references."),
+    "linear_classifier": Words("Linear classifier", "Otherwise it has hidden layers, as the encoder has."),
     # training
     "schedule": Words("Schedule", "How the learning rate changes.", main=True),
     "max_epochs": Words("Epochs", "Passes over all cells, at most.", main=True),
@@ -47,6 +48,8 @@ OPTIONS = {
     "train_size": Words("Training share", "Of the cells; the others are held out."),
     "kl_weight": Words("KL weight", "After its warm-up."),
     "kl_warmup_epochs": Words("KL warm-up", "Epochs in which the weight rises."),
+    "classification_weight": Words("Classification weight", "Of the labels, against the counts."),
+    "n_samples_per_label": Words("Cells per label", "Labelled cells of each label per epoch, at most; empty: all."),
     "seed": Words("Seed", "The same seed gives the same model."),
     "threads": Words("CPU threads", "Small models are fastest with one."),
     # early stopping

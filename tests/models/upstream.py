@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from scarches_widgets.data.schema import DataSchema
+from scarches_widgets.models.scanvi import SCANVIConfig, SCANVIModule
 from scarches_widgets.models.scvi import SCVIConfig, SCVIModule
 
 NORMS = ("encoder", "decoder", "none", "both")
@@ -56,49 +57,94 @@ def read_model_pt(path) -> dict:
 
 def scvi_module(saved: dict) -> tuple[SCVIModule, DataSchema]:
     """Our module with the weights of a saved SCVI (or the scVI part of a SCANVI)."""
-    attributes = saved["attr_dict"]
-    fields = attributes["registry_"]["field_registries"]
-    options = dict(attributes["init_params_"]["non_kwargs"])
-    for extra in attributes["init_params_"]["kwargs"].values():
-        options |= extra
-    known = set(SCVIConfig.__dataclass_fields__)
-    config = SCVIConfig(**{name: value for name, value in options.items() if name in known})
-    schema = DataSchema(
-        genes=tuple(map(str, saved["var_names"])),
-        batch_key=fields["batch"]["state_registry"]["original_key"],
-        batches=tuple(map(str, fields["batch"]["state_registry"]["categorical_mapping"])),
-    )
-    module = SCVIModule(schema, config)
-    module.load_state_dict(_renamed(saved["model_state_dict"], module, schema))
+    schema = schema_of(saved)
+    module = SCVIModule(schema, config_of(saved, SCVIConfig))
+    module.load_state_dict(_Renamed(saved["model_state_dict"], module).of_scvi())
     return module.eval(), schema
 
 
-def _renamed(theirs: dict, module: SCVIModule, schema: DataSchema) -> dict:
-    ours = {}
-    pairs = [
-        ("encoder.mean", "z_encoder.mean_encoder"),
-        ("encoder.log_variance", "z_encoder.var_encoder"),
-        ("decoder.fraction_logits", "decoder.px_scale_decoder.0"),
-        ("decoder.zero_inflation_logits", "decoder.px_dropout_decoder"),
-    ]
-    for i in range(len(module.decoder.hidden.linears)):
-        pairs.append((f"encoder.hidden.linears.{i}", f"z_encoder.encoder.fc_layers.Layer {i}.0"))
-        pairs.append((f"decoder.hidden.linears.{i}", f"decoder.px_decoder.fc_layers.Layer {i}.0"))
-        for ours_part, theirs_part in (("encoder.hidden", "z_encoder.encoder"), ("decoder.hidden", "decoder.px_decoder")):
+def scanvi_module(saved: dict) -> tuple[SCANVIModule, DataSchema]:
+    """Our module with the weights of a saved SCANVI."""
+    schema = schema_of(saved)
+    module = SCANVIModule(schema, config_of(saved, SCANVIConfig))
+    renamed = _Renamed(saved["model_state_dict"], module).of_scanvi()
+    novelty = {name: value for name, value in module.state_dict().items() if name.startswith("label_novelty.")}
+    module.load_state_dict(renamed | novelty)
+    return module.eval(), schema
+
+
+def schema_of(saved: dict) -> DataSchema:
+    fields = saved["attr_dict"]["registry_"]["field_registries"]
+    batch, labels = (fields[name]["state_registry"] for name in ("batch", "labels"))
+    unlabeled = labels.get("unlabeled_category")
+    return DataSchema(
+        genes=tuple(map(str, saved["var_names"])),
+        batch_key=None if batch["original_key"] == "_scvi_batch" else batch["original_key"],
+        batches=tuple(map(str, batch["categorical_mapping"])),
+        labels_key=None if unlabeled is None else labels["original_key"],
+        labels=tuple(map(str, labels["categorical_mapping"]))[:-1] if unlabeled else (),  # it stands last (trap T10)
+        unlabeled_category=unlabeled,
+    )
+
+
+def config_of(saved: dict, cls: type):
+    parameters = saved["attr_dict"]["init_params_"]
+    options = dict(parameters["non_kwargs"])
+    for extra in parameters["kwargs"].values():
+        options |= extra
+    return cls(**{name: value for name, value in options.items() if name in cls.__dataclass_fields__})
+
+
+class _Renamed:
+    """Their tensors under our names: one-hot columns stand behind the features, and become tables."""
+
+    def __init__(self, theirs: dict, module: torch.nn.Module):
+        self.theirs, self.wanted, self.ours = theirs, module.state_dict(), {}
+
+    def of_scvi(self) -> dict:
+        self.linear("encoder.mean", "z_encoder.mean_encoder")
+        self.linear("encoder.log_variance", "z_encoder.var_encoder")
+        self.linear("decoder.fraction_logits", "decoder.px_scale_decoder.0")
+        self.linear("decoder.zero_inflation_logits", "decoder.px_dropout_decoder")
+        self.hidden("encoder.hidden", "z_encoder.encoder")
+        self.hidden("decoder.hidden", "decoder.px_decoder")
+        if "decoder.log_inverse_dispersion.shared" in self.wanted:
+            self.ours["decoder.log_inverse_dispersion.shared"] = self.theirs["px_r"]
+        return self.ours
+
+    def of_scanvi(self) -> dict:
+        self.of_scvi()
+        for ours, theirs, part in (
+            ("z2_encoder", "encoder_z2_z1", "encoder"),
+            ("z1_decoder", "decoder_z1_z2", "decoder"),
+        ):
+            self.hidden(f"{ours}.hidden", f"{theirs}.{part}")
+            self.linear(f"{ours}.mean", f"{theirs}.mean_{part}")
+            self.linear(f"{ours}.log_variance", f"{theirs}.var_{part}")
+        self.hidden("classifier.hidden", "classifier.classifier.0")
+        last = f"classifier.classifier.{int('classifier.hidden.linears.0.weight' in self.wanted)}"  # 0: linear
+        self.ours["classifier.rows.blocks.0"] = self.theirs[f"{last}.weight"]
+        self.ours["classifier.biases.blocks.0"] = self.theirs[f"{last}.bias"][:, None]
+        return self.ours
+
+    def hidden(self, ours: str, theirs: str) -> None:
+        i = 0
+        while f"{ours}.linears.{i}.weight" in self.wanted:
+            self.linear(f"{ours}.linears.{i}", f"{theirs}.fc_layers.Layer {i}.0")
             for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-                key = f"{theirs_part}.fc_layers.Layer {i}.1.{name}"
-                if key in theirs:
-                    ours[f"{ours_part}.batch_norms.{i}.{name}"] = theirs[key]
-    wanted = module.state_dict()
-    for our_name, their_name in pairs:
-        if f"{our_name}.weight" not in wanted:
-            continue
-        n_features = wanted[f"{our_name}.weight"].shape[1]
-        weight = theirs[f"{their_name}.weight"]
-        ours[f"{our_name}.weight"] = weight[:, :n_features]
-        ours[f"{our_name}.bias"] = theirs[f"{their_name}.bias"]
-        if f"{our_name}.offsets.0.blocks.0" in wanted:
-            ours[f"{our_name}.offsets.0.blocks.0"] = weight[:, n_features:].T
-    if "decoder.log_inverse_dispersion.shared" in wanted:
-        ours["decoder.log_inverse_dispersion.shared"] = theirs["px_r"]
-    return ours
+                key = f"{theirs}.fc_layers.Layer {i}.1.{name}"
+                if key in self.theirs:
+                    self.ours[f"{ours}.batch_norms.{i}.{name}"] = self.theirs[key]
+            i += 1
+
+    def linear(self, ours: str, theirs: str) -> None:
+        if f"{ours}.weight" not in self.wanted:
+            return
+        n_features = self.wanted[f"{ours}.weight"].shape[1]
+        weight = self.theirs[f"{theirs}.weight"]
+        self.ours[f"{ours}.weight"] = weight[:, :n_features]
+        self.ours[f"{ours}.bias"] = self.theirs[f"{theirs}.bias"]
+        table = f"{ours}.offsets.0.blocks.0"
+        if table in self.wanted:  # a single category has no column there and a row of zeros here (trap T2)
+            rows = weight[:, n_features:].T
+            self.ours[table] = rows if len(rows) else torch.zeros_like(self.wanted[table])

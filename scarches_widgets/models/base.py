@@ -103,9 +103,13 @@ class Model:
         self.module = self._new_module(self.schema)
         self._initialize(seed)
         self._start(adata)
+        self._count_in(adata, new_levels=self.schema.n_levels)
 
     def _initialize(self, seed: int) -> None:
         initialize(self.module, generator_of(seed, "weights"))
+
+    def _count_in(self, adata, new_levels: Mapping[str, int]) -> None:
+        """Take from the cells what a network knows of them before it is trained."""
 
     def _start(self, adata) -> None:
         """The state of a model whose network and schema are there."""
@@ -280,26 +284,42 @@ class Model:
 
     # Using a fitted model
 
-    def get_latent_representation(self, adata=None, *, batch_size: int = 1024) -> np.ndarray:
+    def get_latent_representation(
+        self, adata=None, *, give_mean: bool = True, return_dist: bool = False, seed: int = 0, batch_size: int = 1024
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Where each cell lies in latent space: the posterior mean.
 
         Parameters
         ----------
         adata
-            Cells; None for the model's own. Genes and batches are matched by name; missing genes count as zero.
+            Cells; None for the model's own; or a list of several AnnData, such as `[reference, query]`, whose cells
+            come one after the other. Genes and batches are matched by name; missing genes count as zero.
+        give_mean
+            Otherwise a draw from the posterior.
+        return_dist
+            Whether to return mean and variance of the posterior.
+        seed
+            Of the draw.
         batch_size
             Cells at a time.
 
         Returns
         -------
-        float32 (cells, n_latent)
+        float32 (cells, n_latent), or a pair of such.
 
         Raises
         ------
         DataError
             If `adata` has batches that the model has not seen, or too few of its genes.
         """
-        return self._per_cell(adata, lambda cells: self.module.encode(cells).mean, batch_size)
+
+        def wanted(cells: Minibatch) -> Tensor:
+            posterior = self.module.encode(cells)
+            return torch.cat(posterior, dim=1) if return_dist else posterior.rsample(cells.noise)  # no noise: the mean
+
+        several = adata if isinstance(adata, list | tuple) else [adata]
+        z = np.concatenate([self._per_cell(one, wanted, batch_size, None if give_mean else seed) for one in several])
+        return tuple(np.split(z, 2, axis=1)) if return_dist else z
 
     def _of_own_cells(self, rows: np.ndarray, function: Callable[[Minibatch], Tensor]) -> np.ndarray:
         """`function` of those of the model's own cells, one row per cell."""
@@ -307,10 +327,15 @@ class Model:
         with torch.no_grad():
             return np.concatenate([function(cells.to(self.device)).cpu().numpy() for cells in minibatches])
 
-    def _per_cell(self, adata, function: Callable[[Minibatch], Tensor], batch_size: int) -> np.ndarray:
-        """`function` of all cells, one row per cell."""
+    def _per_cell(
+        self, adata, function: Callable[[Minibatch], Tensor], batch_size: int, seed: int | None = None
+    ) -> np.ndarray:
+        """`function` of all cells, one row per cell; with a seed, it may draw from `cells.noise`."""
+        rows = []
         with torch.no_grad():
-            rows = [function(cells).cpu().numpy() for cells in self._minibatches(adata, batch_size)]
+            for step, cells in enumerate(self._minibatches(adata, batch_size)):
+                noise = None if seed is None else Noise(seed, "inference", step, device=self.device)
+                rows.append(function(cells.with_noise(noise)).cpu().numpy())
         return np.concatenate(rows)
 
     def _loss_terms(self, adata, seed: int, batch_size: int) -> dict[str, float]:
@@ -325,15 +350,19 @@ class Model:
                 n_cells += len(cells)
         return {name: total / n_cells for name, total in totals.items()}
 
-    def _minibatches(self, adata, batch_size: int) -> Iterator[Minibatch]:
+    def _refuse_if_untrained(self) -> None:
+        """Refuse to use weights that are being trained, or were not."""
         self._refuse_while_training()
         if not self.is_trained and not self._surgeries:
             raise RuntimeError(
                 f"This {type(self).__name__} has not been trained, so its latents would be noise. "
                 "Call model.train() first."
             )
-        cells = self._cells(self._adata_or_own(adata))
         self.module.eval()
+
+    def _minibatches(self, adata, batch_size: int) -> Iterator[Minibatch]:
+        self._refuse_if_untrained()
+        cells = self._cells(self._adata_or_own(adata))
         for minibatch in cells.in_order(batch_size):
             yield minibatch.to(self.device)
 
@@ -440,6 +469,7 @@ class Model:
         n_new = {variable: len(levels) for variable, levels in new_levels.items()}
         query.module = surgery.adapted(reference.module, n_new)
         query._surgeries = [*reference._surgeries, n_new]
+        query._count_in(adata, n_new)
         return query
 
     @classmethod

@@ -47,6 +47,7 @@ from ..nn.counts_encoder import CountsEncoder, log_density
 from ..nn.divergences import Normal, kl_to_standard_normal
 from ..nn.expression import ExpressionDecoder
 from ..nn.layers import Encoder
+from ..nn.library_size import LibrarySize
 from ..nn.loss import Loss
 from ..training.cells import TrainingCells
 from ..training.events import Event, RunEnded
@@ -72,6 +73,7 @@ class SCANVIConfig:
     dispersion: Literal["gene", "gene-batch"] = "gene"  # one per gene, or one per gene and batch
     encode_covariates: bool = False  # whether the encoder sees batches; without, surgery cannot move a query's latents
     deeply_inject_covariates: bool = True  # into every layer, or only into the first
+    use_observed_lib_size: bool = True  # otherwise a cell's library size is inferred
     use_batch_norm: Norm = "both"
     use_layer_norm: Norm = "none"
     linear_classifier: bool = False  # no hidden layers in the classifier
@@ -99,25 +101,21 @@ class SCANVIModule(nn.Module):
         super().__init__()
         self.config = config
         n_latent, n_labels = config.n_latent, len(schema.labels)
-        n_continuous = len(schema.continuous_covariates)
         shape = {"n_hidden": config.n_hidden, "n_layers": config.n_layers}
-        of_batches = {"levels": schema.n_levels, "inject_everywhere": config.deeply_inject_covariates}
-        of_labels = {"levels": {LABEL: n_labels}, "inject_everywhere": True}
         in_encoder = {"dropout_rate": config.dropout_rate, **config.norms("encoder")}
-        self.encoder = CountsEncoder(
-            schema.n_genes,
-            n_latent,
-            n_continuous=n_continuous,
-            encode_covariates=config.encode_covariates,
-            log_counts=config.gene_likelihood != "normal",
-            **shape,
-            **of_batches,
-            **in_encoder,
-        )
+        of_labels = {"levels": {LABEL: n_labels}, "inject_everywhere": True}
+        of_batches = {"levels": schema.n_levels, "inject_everywhere": config.deeply_inject_covariates}
+        of_batches["n_continuous"] = len(schema.continuous_covariates)
+        of_counts = {"encode_covariates": config.encode_covariates, "log_counts": config.gene_likelihood != "normal"}
+        self.encoder = CountsEncoder(schema.n_genes, n_latent, **shape, **of_counts, **of_batches, **in_encoder)
+        self.library = None
+        if not config.use_observed_lib_size:
+            self.library = LibrarySize(
+                schema.n_genes, BATCH, n_hidden=config.n_hidden, **of_counts, **of_batches, **in_encoder
+            )
         self.decoder = ExpressionDecoder(
             n_latent,
             schema.n_genes,
-            n_continuous=n_continuous,
             likelihood=config.gene_likelihood,
             dispersion_by=BATCH if config.dispersion == "gene-batch" else None,
             **shape,
@@ -149,7 +147,11 @@ class SCANVIModule(nn.Module):
         log_p = F.log_softmax(self.classifier(z1, cells.noise), dim=-1)  # (cells, labels)
         p = log_p.exp()
         log_prior_z1, kl_z2 = self.within_labels(z1, cells)  # both (cells, labels)
-        terms = {
+        terms = {}
+        if self.library is not None:
+            cells, kl_library = self.library(cells)
+            terms["kl_library"] = kl_library.mean()
+        terms |= {
             "reconstruction": -self.decoder.log_likelihood(z1, cells).mean(),
             "kl_z1": (log_density(z1, posterior) - (p * log_prior_z1).sum(-1)).mean(),
             "kl_z2": (p * kl_z2).sum(-1).mean(),
@@ -158,8 +160,8 @@ class SCANVIModule(nn.Module):
         if cells.labelled is not None:
             logits = self.label_logits(cells.labelled.with_noise(cells.noise))
             terms["classification"] = F.cross_entropy(logits, cells.labelled.labels)
-        weights = {"kl_z2": kl_weight, "kl_labels": kl_weight, "classification": classification_weight}
-        return Loss(terms, weights)
+        weights = dict.fromkeys(("kl_z2", "kl_labels", "kl_library"), kl_weight)
+        return Loss(terms, weights | {"classification": classification_weight})
 
     def within_labels(self, z1: Tensor, cells: Minibatch) -> tuple[Tensor, Tensor]:
         """log p(z1 | z2, label) and KL(q(z2 | z1, label) ‖ Normal(0, I)) for each label, both (cells, labels)."""
@@ -284,8 +286,9 @@ class SCANVI(ExpressionVerbs, Model):
         )
         model.module = model._new_module(model.schema)
         model._initialize(seed)
-        for part in ("encoder", "decoder"):
-            surgery.copy_weights(getattr(scvi_model.module, part), getattr(model.module, part))
+        for name in ("encoder", "decoder", "library"):
+            if (part := getattr(scvi_model.module, name)) is not None:
+                surgery.copy_weights(part, getattr(model.module, name))
         model._start(adata)
         model.gene_map, model.min_gene_overlap = scvi_model.gene_map, scvi_model.min_gene_overlap
         model._validate(adata)

@@ -6,9 +6,11 @@
 
 The loss of a cell is −log p(counts | z) + kl_weight · KL(q(z | counts, batch) ‖ Normal(0, I)), in nats. Defaults
 are those of scvi-tools 1.4.2. Differs from the paper: the library size is the cell's total count, not inferred, as has
-been scvi-tools' default since 0.8. Differs from scvi-tools: batches enter through tables that surgery extends (see
-`nn.layers`); encoders and decoders that the chosen options do not use are not built; a gene-batch dispersion starts at
-the batches' mean for a query's new batch, and is trained.
+been scvi-tools' default since 0.8; with `use_observed_lib_size=False`, log library_size ~ Normal(mean and variance of
+the batch's cells) is inferred, and its KL term joins the loss. Differs from scvi-tools: batches enter through tables
+that surgery extends (see `nn.layers`); encoders and decoders that the chosen options do not use are not built; a
+gene-batch dispersion starts at the batches' mean for a query's new batch, and is trained; a cell without a label has
+the labels' mean gene-label dispersion.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from ..data.minibatches import Minibatch
-from ..data.schema import BATCH, DataSchema
+from ..data.names import DataError
+from ..data.schema import BATCH, LABEL, DataSchema
 from ..nn.counts_encoder import CountsEncoder
 from ..nn.divergences import Normal, kl_to_standard_normal
 from ..nn.expression import ExpressionDecoder
+from ..nn.library_size import LibrarySize
 from ..nn.loss import Loss
 from .base import Model
 from .expression import ExpressionVerbs
@@ -38,7 +42,8 @@ class SCVIConfig:
     n_layers: Annotated[int, Field(ge=1, le=16)] = 1  # hidden layers of encoder and decoder
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1  # in the encoder
     gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "zinb"
-    dispersion: Literal["gene", "gene-batch"] = "gene"  # one per gene, or one per gene and batch
+    dispersion: Literal["gene", "gene-batch", "gene-label"] = "gene"  # per gene, or also per batch, or also per label
+    use_observed_lib_size: bool = True  # otherwise a cell's library size is inferred
     encode_covariates: bool = False  # whether the encoder sees batches; without, surgery cannot move a query's latents
     deeply_inject_covariates: bool = True  # into every layer, or only into the first
     use_batch_norm: Norm = "both"
@@ -56,27 +61,23 @@ class SCVIModule(nn.Module):
     def __init__(self, schema: DataSchema, config: SCVIConfig):
         super().__init__()
         self.config = config
-        n_continuous = len(schema.continuous_covariates)
-        shape = {"n_hidden": config.n_hidden, "n_layers": config.n_layers}
-        shape["inject_everywhere"] = config.deeply_inject_covariates
-        self.encoder = CountsEncoder(
-            schema.n_genes,
-            config.n_latent,
-            n_continuous=n_continuous,
-            levels=schema.n_levels,
-            encode_covariates=config.encode_covariates,
-            log_counts=config.gene_likelihood != "normal",
-            dropout_rate=config.dropout_rate,
+        shape = {"n_hidden": config.n_hidden, "inject_everywhere": config.deeply_inject_covariates}
+        shape |= {"levels": schema.n_levels, "n_continuous": len(schema.continuous_covariates)}
+        in_encoder = {
+            "encode_covariates": config.encode_covariates,
+            "log_counts": config.gene_likelihood != "normal",
+            "dropout_rate": config.dropout_rate,
             **shape,
             **config.norms("encoder"),
-        )
+        }
+        self.encoder = CountsEncoder(schema.n_genes, config.n_latent, n_layers=config.n_layers, **in_encoder)
+        self.library = None if config.use_observed_lib_size else LibrarySize(schema.n_genes, BATCH, **in_encoder)
         self.decoder = ExpressionDecoder(
             config.n_latent,
             schema.n_genes,
-            n_continuous=n_continuous,
+            n_layers=config.n_layers,
             likelihood=config.gene_likelihood,
-            levels=schema.n_levels,
-            dispersion_by=BATCH if config.dispersion == "gene-batch" else None,
+            dispersion_by={"gene-batch": BATCH, "gene-label": (LABEL, len(schema.labels))}.get(config.dispersion),
             **shape,
             **config.norms("decoder"),
         )
@@ -91,9 +92,13 @@ class SCVIModule(nn.Module):
     def loss(self, cells: Minibatch, kl_weight: float = 1.0) -> Loss:
         posterior = self.encode(cells)
         z = posterior.rsample(cells.noise)
-        reconstruction = -self.decoder.log_likelihood(z, cells).mean()  # nats per cell
-        kl_latent = kl_to_standard_normal(posterior).sum(-1).mean()
-        return Loss({"reconstruction": reconstruction, "kl_latent": kl_latent}, weights={"kl_latent": kl_weight})
+        terms = {}
+        if self.library is not None:
+            cells, kl_library = self.library(cells)
+            terms["kl_library"] = kl_library.mean()
+        terms["reconstruction"] = -self.decoder.log_likelihood(z, cells).mean()  # nats per cell
+        terms["kl_latent"] = kl_to_standard_normal(posterior).sum(-1).mean()
+        return Loss(terms, weights={"kl_latent": kl_weight})
 
 
 class SCVI(ExpressionVerbs, Model):
@@ -126,3 +131,11 @@ class SCVI(ExpressionVerbs, Model):
     """
 
     config_class, module_class = SCVIConfig, SCVIModule
+
+    def _new_module(self, schema: DataSchema) -> nn.Module:
+        if self.config.dispersion == "gene-label" and not schema.labels:
+            raise DataError(
+                "dispersion='gene-label' gives each label dispersions of its own, and there are no labels. Name the "
+                "column of obs that has them (labels_key=…), or choose 'gene' or 'gene-batch'."
+            )
+        return super()._new_module(schema)

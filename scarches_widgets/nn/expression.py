@@ -24,6 +24,7 @@ class CellsLike(Protocol):
     categories: Mapping[str, Tensor]
     continuous: Tensor | None
     size_factor: Tensor | None
+    labels: Tensor | None  # −1 = unlabelled
     seen: tuple[Tensor, Tensor, Tensor] | None
 
 
@@ -39,7 +40,8 @@ class ExpressionDecoder(nn.Module):
     levels
         Categorical variables and how many levels each has.
     dispersion_by
-        Categorical variable each of whose levels has dispersions of its own; None for one per gene.
+        Categorical variable each of whose levels has dispersions of its own; None for one per gene. Labels, which are
+        in no `levels`, are named with their number, such as `("label", 12)`.
     **options
         Of the hidden layers; see `MLP`.
     """
@@ -52,7 +54,7 @@ class ExpressionDecoder(nn.Module):
         n_continuous: int = 0,
         likelihood: Likelihood = "zinb",
         levels: Mapping[str, int],
-        dispersion_by: str | None = None,
+        dispersion_by: str | tuple[str, int] | None = None,
         n_hidden: int,
         **options,
     ):
@@ -63,8 +65,9 @@ class ExpressionDecoder(nn.Module):
         if likelihood == "zinb":
             self.zero_inflation_logits = ConditionalLinear(n_hidden, n_genes)
         if likelihood != "poisson":
-            n_rows = levels[dispersion_by] if dispersion_by else 1
-            self.log_inverse_dispersion = Dispersion(n_genes, dispersion_by, n_rows)
+            if isinstance(dispersion_by, str):
+                dispersion_by = dispersion_by, levels[dispersion_by]
+            self.log_inverse_dispersion = Dispersion(n_genes, *(dispersion_by or ()))
 
     def forward(self, z: Tensor, cells: CellsLike) -> Tensor:
         """What the last hidden layer says of z in the cells' batches, (cells, n_hidden)."""
@@ -87,7 +90,7 @@ class ExpressionDecoder(nn.Module):
         hidden = self(z, cells)
         log_inverse_dispersion = zero_inflation_logits = None
         if self.likelihood != "poisson":
-            log_inverse_dispersion = self.log_inverse_dispersion(cells.categories)
+            log_inverse_dispersion = self.log_inverse_dispersion(cells)
         if self.likelihood == "zinb":
             zero_inflation_logits = self.zero_inflation_logits(hidden)
         if self.likelihood in ("nb", "zinb") and cells.size_factor is None:
@@ -115,7 +118,8 @@ class ExpressionDecoder(nn.Module):
 
 class Dispersion(nn.Module):
     """Logarithm of each gene's inverse dispersion (of its variance, under a normal likelihood): one row for all cells,
-    or one row per level of a categorical variable."""
+    or one row per level of a categorical variable, or per label; an unlabelled cell has the mean of the labels' rows.
+    """
 
     def __init__(self, n_genes: int, variable: str | None = None, n_levels: int = 1):
         super().__init__()
@@ -128,8 +132,17 @@ class Dispersion(nn.Module):
     def initialize(self, generator: torch.Generator) -> None:
         nn.init.normal_(self.table.blocks[0] if self.per_level else self.shared, generator=generator)
 
-    def forward(self, categories: Mapping[str, Tensor]) -> Tensor:
-        return self.table(categories) if self.per_level else self.shared
+    def forward(self, cells: CellsLike) -> Tensor:
+        """(genes,), or (cells, genes)."""
+        if not self.per_level:
+            return self.shared
+        if self.table.variable in cells.categories:
+            return self.table(cells.categories)
+        rows = self.table.rows()
+        mean = rows.mean(0, keepdim=True)
+        if cells.labels is None:
+            return mean.expand(len(cells.counts), -1)
+        return F.embedding(cells.labels % (len(rows) + 1), torch.cat([rows, mean]))  # −1 is the last one
 
 
 def joined(features: Tensor, continuous: Tensor | None) -> Tensor:

@@ -34,6 +34,7 @@ OPTIONS = {
         "Encoder sees batches", "Needed if this is a reference that queries will be mapped onto.", main=True
     ),
     "deeply_inject_covariates": Words("Batches enter every layer", "Otherwise the first one only."),
+    "use_observed_lib_size": Words("Total count is the library size", "Otherwise it is inferred."),
     "use_batch_norm": Words("Batch normalisation", "Over the cells of a minibatch."),
     "use_layer_norm": Words("Layer normalisation", "Within a cell; published for references."),
     "linear_classifier": Words("Linear classifier", "Otherwise it has hidden layers, as the encoder has."),
@@ -70,7 +71,7 @@ VALUES = {  # of those options whose values do not speak for themselves
         "poisson": "poisson",
         "normal": "normal: for values that are no counts",
     },
-    "dispersion": {"gene": "per gene", "gene-batch": "per gene and batch"},
+    "dispersion": {"gene": "per gene", "gene-batch": "per gene and batch", "gene-label": "per gene and label"},
     "schedule": {"auto": "auto: one cycle, few epochs", "published": "published: constant rate"},
     "device": {"auto": "auto: a GPU if there is one"},
     "mode": {"min": "lower", "max": "higher"},

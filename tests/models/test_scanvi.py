@@ -344,6 +344,27 @@ def test_a_query_needs_no_labels_and_trains_nothing_of_the_classifier(reference,
     assert set(query.predict()) <= set(reference.schema.labels)
 
 
+def test_new_batches_labels_and_levels_of_covariates_do_not_get_into_each_other_s_places(atlas):  # trap T16
+    cells = atlas.copy()
+    rng = np.random.default_rng(0)
+    cells.obs["site"] = rng.choice(["lung", "nose"], cells.n_obs)
+    cells.obs["age"] = rng.normal(size=cells.n_obs)
+    in_query = (cells.obs["batch"] == "batch2").to_numpy()
+    cells.obs.loc[in_query, "site"] = rng.choice(["blood", "nose"], in_query.sum())
+    known, query_cells = cells[~in_query & (cells.obs["cell_type"] != "Naive B")].copy(), cells[in_query].copy()
+    covariates = {"categorical_covariate_keys": ["site"], "continuous_covariate_keys": ["age"]}
+    reference = SCANVI(known, dispersion="gene-batch", **KEYS, **covariates, **SMALL)
+    reference.train(**QUICK)
+    z, elbo, weights = reference.get_latent_representation(), reference.get_elbo(), fingerprint(reference)
+    query = SCANVI.load_query_data(query_cells, reference)
+    query.train(**QUICK, weight_decay=1e-2)
+    np.testing.assert_array_equal(query.get_latent_representation(known), z)
+    assert query.get_elbo(known) == elbo and fingerprint(reference) == weights
+    extended = SCANVI.load_query_data(query_cells, reference, new_labels="extend")
+    extended.train(**QUICK, weight_decay=1e-2)
+    np.testing.assert_array_equal(extended.get_latent_representation(known), z)
+
+
 def test_labels_of_the_query_are_used_with_a_warning_or_not_at_all(reference, query_cells):
     with pytest.warns(UserWarning, match=r"92 of the query's 92 cells carry labels.*query_labels='ignore'"):
         using = SCANVI.load_query_data(query_cells, reference)

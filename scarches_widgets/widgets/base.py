@@ -5,6 +5,11 @@ that arrives from the browser is foreign: only traits in `writable` can be writt
 be sent, each value is checked here, and what does not fit is dropped without a word (a real page never sends it).
 
 Handlers may run on any thread (ipykernel 7 has subshells), so they only set events or start threads of their own.
+
+A notebook that a program executes (see `has_page`) gets pictures in place of live views, and no state of them. One
+that is reopened in JupyterLab without its kernel shows "model not found" in place of a live view, unless Lab's setting
+"Save Widget State Automatically" was on; then the view is back, read-only and without its chart, for BokehJS is not
+saved: what must last is `snapshot()`.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import base64
 import html
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -33,6 +39,20 @@ EXPORT = re.compile(r"^export\s+(?=(async\s+)?(const|let|function|class)\b)", re
 EXPORTED = re.compile(r"^export\s+(?:async\s+)?(?:const|let|function\*?|class)\s+([A-Za-z_$][\w$]*)", re.M)
 UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, traitlets.TraitError)  # a check's "no"
 STATUSES = ("empty", "ready", "invalid", "running", "pausing", "paused", "stopping", "stopped", "done", "failed")
+ENDED = STATUSES[-3:]
+
+
+def has_page() -> bool:
+    """Whether the cell that runs now was sent by a page, which can show widgets.
+
+    nbclient, and with it `nbconvert --execute`, papermill and nbmake, sends cells without one and says so: nobody is
+    there to answer `input()`. It would save the whole state of each widget (BokehJS too), and nbconvert would prefer
+    that to pictures, though it needs a CDN. Voilà executes through nbclient too, but for a page.
+    """
+    if os.environ.get("SERVER_SOFTWARE", "").startswith("voila/"):
+        return True
+    request = getattr(get_ipython(), "get_parent", dict)()
+    return request.get("content", {}).get("allow_stdin", True)
 
 
 def inlined(path: Path) -> str:
@@ -97,6 +117,8 @@ class View(anywidget.AnyWidget):
         return f"{type(self).__name__}({self.status})"
 
     def open(self) -> None:
+        if not has_page():
+            return
         super().open()
         # ipykernel 7.4 sends a page's messages to the subshell from which the widget last published. After a reload
         # that one is gone, and clicks would be lost ("Unknown subshell_id"); each message knows its own subshell.
@@ -197,13 +219,30 @@ class View(anywidget.AnyWidget):
         image = f'<img alt="{text}" src="data:image/png;base64,{picture}">'
         return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
 
+    def _static_bundle(self) -> dict[str, str]:
+        return {"text/html": self._static_html(), "text/plain": self._summary()}
+
     def _repr_mimebundle_(self, **kwargs: Any):
         """The live view, and for readers without a kernel the picture and its text."""
+        if self.comm is None:
+            return self._static_bundle(), {}
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         if data is None:
             return bundle
-        return {**data, "text/html": self._static_html(), "text/plain": self._summary()}, metadata
+        return {**data, **self._static_bundle()}, metadata
+
+    def _ipython_display_(self) -> None:
+        """Without a page: the picture, and a new one in its place when the work shown has ended."""
+        if self.comm is not None:
+            raise NotImplementedError  # IPython asks for the bundle then
+        shown = display(self._static_bundle(), raw=True, display_id=True)
+
+        def renew(change: Mapping[str, Any]) -> None:
+            if change["new"] in ENDED:
+                shown.update(self._static_bundle(), raw=True)
+
+        self.observe(renew, "status")
 
 
 class Publisher:

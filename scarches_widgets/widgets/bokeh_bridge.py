@@ -16,7 +16,7 @@ import anywidget
 import bokeh
 import traitlets
 
-from .base import HERE, inlined
+from .base import HERE, has_page, inlined
 
 SCRIPTS = ("bokeh.min.js", "bokeh-gl.min.js")
 _lock = threading.Lock()
@@ -41,10 +41,10 @@ def _script() -> bytes:
 
 
 def ensure_loader() -> None:
-    """Make the kernel's loader, if there is none alive."""
+    """Make the kernel's loader, if there is none alive and a page to load into."""
     global _loader
     with _lock:
-        if _loader is None or _loader.comm is None:
+        if has_page() and (_loader is None or _loader.comm is None):
             _loader = BokehLoader(source=_script())
 
 

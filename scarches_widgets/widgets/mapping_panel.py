@@ -370,6 +370,10 @@ class MappingPanel(Panel):
             text += f" Written: {', '.join(self.results['written'])}."
         return text
 
+    @property
+    def _has_picture(self) -> bool:
+        return self.uncertainties is not None
+
     def _picture(self, format: str) -> bytes:
         from ..mapping.pictures import figure, picture_bytes
 

@@ -349,8 +349,14 @@ class Panel(View):
 
     # Without a kernel
 
+    @property
+    def _has_picture(self) -> bool:
+        """Whether there is anything to draw yet."""
+        return self.run is not None and bool(self.run.epochs)
+
     def _static_html(self) -> str:
-        return f"<p>{html.escape(self._summary())}</p><pre><code>{html.escape(self.script)}</code></pre>"
+        picture = super()._static_html() if self._has_picture else f"<p>{html.escape(self._summary())}</p>"
+        return f"{picture}<pre><code>{html.escape(self.script)}</code></pre>"
 
 
 def remark(level: str, text: str, more: str = "") -> dict[str, str]:

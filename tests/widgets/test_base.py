@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from node import node
 from traitlets.log import get_logger
 
+from scarches_widgets.training.run import TrainingRun
+from scarches_widgets.widgets import LossMonitor, base
 from scarches_widgets.widgets.base import Publisher, inlined
 
 
@@ -346,3 +348,46 @@ def test_a_snapshot_is_a_picture_in_either_format():
     assert "<svg" in Toy().snapshot().data
     with pytest.raises(ValueError, match="'gif' is neither 'svg' nor 'png'"):
         Toy().snapshot("gif")
+
+
+class Shell:
+    """What the kernel tells of the cell that runs."""
+
+    def __init__(self, **request):
+        self.request = request
+
+    def get_parent(self):
+        return {"content": self.request}
+
+
+@pytest.mark.parametrize(
+    ("shell", "server", "expected"),
+    [
+        (Shell(allow_stdin=False), "", False),  # nbclient
+        (Shell(allow_stdin=False), "voila/0.5.8", True),
+        (Shell(allow_stdin=True), "", True),  # JupyterLab
+        (Shell(comm_id="a", data={}), "", True),  # a click
+        (None, "", True),  # no kernel
+    ],
+)
+def test_a_program_that_executes_a_notebook_has_no_page(monkeypatch, shell, server, expected):
+    monkeypatch.setattr(base, "get_ipython", lambda: shell)
+    monkeypatch.setenv("SERVER_SOFTWARE", server)
+    assert base.has_page() is expected
+
+
+def test_without_a_page_a_view_is_a_picture_that_is_renewed_when_the_work_has_ended(monkeypatch):
+    monkeypatch.setattr(base, "get_ipython", lambda: Shell(allow_stdin=False))
+    shown = []
+
+    class Shown:
+        def update(self, bundle, raw):
+            shown.append(bundle)
+
+    monkeypatch.setattr(base, "display", lambda bundle, **options: shown.append(bundle) or Shown())
+    view = LossMonitor(TrainingRun(iter(())))
+    assert view.comm is None
+    view._ipython_display_()
+    view.status = "running"
+    view.status = "done"
+    assert len(shown) == 2 and all(set(bundle) == {"text/html", "text/plain"} for bundle in shown)

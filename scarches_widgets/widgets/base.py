@@ -26,6 +26,8 @@ from typing import Any, ClassVar
 
 import anywidget
 import traitlets
+from IPython import get_ipython
+from IPython.display import display
 from ipywidgets.widgets.widget import _put_buffers
 
 from ..data.names import did_you_mean
@@ -263,6 +265,8 @@ class Publisher:
 
     def touch(self) -> None:
         """There is news."""
+        if self._touched.is_set():
+            return  # told already; the way most calls go, in the middle of somebody's training
         self._touched.set()
         with self._lock:
             if self._thread is None and not self._closed.is_set():

@@ -3,7 +3,7 @@ import {
   listen, statusBadge, STATUS_WORDS,
 } from "./js/common.js";
 import { embedFigure, paint, readable } from "./js/bokeh_figure.js";
-import { History, moveCursor } from "./js/history.js";
+import { axisEnd, History, moveCursor } from "./js/history.js";
 
 /** One store per widget model: what has arrived so far, shared by its views. */
 const stores = new WeakMap();
@@ -35,9 +35,11 @@ class Store extends EventTarget {
   }
 
   append(content, buffer) {
-    if (this.history.names.length !== 3 + this.keys.length) this.history.reset(this.keys);
-    const fresh = this.history.append(content.start, buffer);
+    const isNext = content.info.run !== this.info.run;
+    if (isNext || this.history.names.length !== 3 + this.keys.length) this.history.reset(this.keys);
     this.info = content.info;
+    if (isNext) this.dispatchEvent(new Event("reset"));
+    const fresh = this.history.append(content.start, buffer);
     if (fresh === "gap") {
       this.model.send({ op: "resend" });
       return;
@@ -58,6 +60,7 @@ function chartOf(model, store, host, signal) {
   let logarithmic = false;
   let dark = false;
   let inner = null;
+  signal.addEventListener("abort", () => inner?.abort());
 
   async function embed() {
     inner?.abort();
@@ -69,7 +72,6 @@ function chartOf(model, store, host, signal) {
     }
     const mine = (embedding += 1);
     inner = new AbortController();
-    signal.addEventListener("abort", () => inner.abort());
     host.replaceChildren();
     try {
       const embedded = await embedFigure(host, item, model.get("bokeh_version"), inner.signal);
@@ -92,22 +94,23 @@ function chartOf(model, store, host, signal) {
   }
 
   function fill() {
-    if (!figure || !store.history.length) return;
+    if (!figure) return;
     figure.named("curves").data = { ...store.history.columns };
     mark();
   }
 
   function grow(fresh) {
     if (!figure || !fresh) return;
-    const curves = figure.named("curves");
-    curves.stream(fresh);
+    if (fresh.epoch.length === store.history.length) figure.named("curves").data = { ...store.history.columns };
+    else figure.named("curves").stream(fresh);
     mark();
   }
 
   function mark() {
+    if (!figure || !store.history.length) return;
     const { info } = store;
-    const last = Math.max(1, (info.max_epochs ?? store.history.length) - 1);
-    figure.named("epochs").setv({ start: -0.02 * last, end: Math.max(last, store.history.length - 1) * 1.02 });
+    const end = axisEnd(store.history.length, info.max_epochs, ["done", "stopped", "failed"].includes(model.get("status")));
+    figure.named("epochs").setv({ start: -0.02 * end, end: 1.02 * end });
     figure.named("best").location = info.best_epoch ?? null;
     figure.named("warm-up").setv({ left: 0, right: info.warm_up_until ?? 0 });
   }
@@ -128,7 +131,7 @@ function chartOf(model, store, host, signal) {
   }
 
   return {
-    embed, fill, grow, setLog,
+    embed, fill, grow, mark, setLog,
     get isLog() { return logarithmic; },
     setDark(value) { dark = value; colour(); },
     show(key, visible) { const line = figure?.named(key); if (line) line.visible = visible; },
@@ -145,6 +148,7 @@ function render({ model, el }) {
   const hidden = new Set();
   const ticked = new Map();
   let announced = null;
+  let tableTimer = null;
 
   const { badge, show: showStatus } = statusBadge();
   const facts = element("span", { class: "scaw-soft scaw-facts" });
@@ -176,7 +180,7 @@ function render({ model, el }) {
   const svg = button("SVG");
   const csv = button("CSV");
   tools.append(log, table, png, svg, csv,
-    element("span", { class: "scaw-hint" }, "Keys on the chart: ← → cursor, L log scale, T table"));
+    element("span", { class: "scaw-hint" }, "Keys on the chart: ← → cursor, L log scale, T table, Esc back to the cell"));
   root.append(tools);
   const tableHost = element("div", { class: "scaw-table-host", tabindex: "0", role: "region", "aria-label": "Losses by epoch", hidden: true });
   const notes = element("ul", { class: "scaw-hint scaw-notes", "aria-label": "Notes" });
@@ -244,32 +248,28 @@ function render({ model, el }) {
     if (cursor !== null) announce(readoutText(), true);
   }
 
+  function showTerm(term, isShown) {
+    ticked.set(term, isShown);
+    for (const { key } of model.get("series").filter((one) => one.term === term)) {
+      chart.show(key, isShown);
+      if (isShown) hidden.delete(key); else hidden.add(key);
+    }
+    readout.textContent = readoutText();
+  }
+
   function showParts() {
     parts.replaceChildren();
-    const terms = new Map();
-    for (const one of model.get("series")) {
-      if (!terms.has(one.term)) terms.set(one.term, []);
-      terms.get(one.term).push(one);
-    }
+    const terms = new Map(model.get("series").map((one) => [one.term, one]));
     if (!terms.size) return;
     parts.append(element("legend", { class: "scaw-quiet" }, "Curves"));
-    for (const [term, members] of terms) {
-      const box = element("input", { type: "checkbox" });
+    for (const [term, one] of terms) {
+      const box = element("input", { type: "checkbox", value: term });
       box.checked = ticked.get(term) ?? term === "unweighted_loss";
-      const apply = () => {
-        ticked.set(term, box.checked);
-        for (const one of members) {
-          chart.show(one.key, box.checked);
-          if (box.checked) hidden.delete(one.key); else hidden.add(one.key);
-        }
-        readout.textContent = readoutText();
-      };
-      listen(box, "change", apply, signal);
-      apply();
-      const swatch = element("span", { "aria-hidden": "true", style: `display:inline-block;width:14px;height:3px;vertical-align:middle;background:${readable(members[0].colour, root.classList.contains("scaw-dark"))}` });
-      parts.append(element("label", {}, box, " ", swatch, ` ${members[0].label.replace(/, (training|held out)$/, "")}`));
+      showTerm(term, box.checked);
+      const swatch = element("span", { "aria-hidden": "true", style: `display:inline-block;width:14px;height:3px;vertical-align:middle;background:${readable(one.colour, root.classList.contains("scaw-dark"))}` });
+      parts.append(element("label", {}, box, " ", swatch, ` ${one.label.replace(/, (training|held out)$/, "")}`));
     }
-    parts.append(element("span", { class: "scaw-hint" }, "solid: training, dashed: held out"));
+    parts.append(element("span", { class: "scaw-hint" }, "solid: training, dashed: held out, dotted: best epoch, shaded: warm-up of the KL term"));
   }
 
   function showTable() {
@@ -284,6 +284,11 @@ function render({ model, el }) {
     }
     const note = first ? element("caption", { class: "scaw-hint" }, "The last 500 epochs; CSV has all.") : null;
     tableHost.replaceChildren(element("table", { class: "scaw-table" }, note, element("thead", {}, head), element("tbody", {}, ...rows)));
+  }
+
+  /** While a run grows: hundreds of rows, many times a second, would leave the page no time. */
+  function showTableSoon() {
+    tableTimer ??= setTimeout(() => { tableTimer = null; showTable(); }, 1000);
   }
 
   function toggleTable() {
@@ -302,10 +307,11 @@ function render({ model, el }) {
     if (layer) download(`loss.${kind}`, await layer.to_blob());
   }
 
-  listen(store, "grown", (event) => { chart.grow(event.fresh); showFacts(); showTable(); }, signal);
-  listen(store, "reset", () => { chart.fill(); showFacts(); showTable(); }, signal);
+  listen(store, "grown", (event) => { chart.grow(event.fresh); showFacts(); showTableSoon(); }, signal);
+  listen(store, "reset", () => { if (!store.history.length) moveTo(null); chart.fill(); showFacts(); showTable(); }, signal);
   follow(model, ["figure"], async () => { showParts(); await chart.embed(); showParts(); }, signal);
-  follow(model, ["status"], showFacts, signal);
+  follow(model, ["status"], () => { chart.mark(); showFacts(); }, signal);
+  listen(parts, "change", ({ target }) => showTerm(target.value, target.checked), signal);
   listen(pause, "click", () => model.send({ op: pause.textContent === "Resume" ? "resume" : "pause" }), signal);
   listen(stopEpoch, "click", () => model.send({ op: "stop", when: "epoch" }), signal);
   listen(stopNow, "click", () => model.send({ op: "stop", when: "batch" }), signal);

@@ -11,7 +11,7 @@ import bokeh
 import numpy as np
 import traitlets
 
-from .base import HERE, Publisher, View, inlined
+from .base import ENDED, HERE, Publisher, View, inlined
 from .bokeh_bridge import ensure_loader, figure_item
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ IN_WORDS = {
 FIXED = ("epoch", "learning_rate", "kl_weight")
 # Okabe & Ito's, in an order whose neighbours differ in lightness too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+INTERVAL = 0.2  # seconds between two messages: the eye sees no less, and 10,000 short epochs stay below 1.5 MB
 RECENT = 10  # epochs from which the time to go is told
 
 
@@ -61,7 +62,7 @@ class LossMonitor(View):
     Notes
     -----
     Keys, when the chart has the focus: left and right move the cursor by an epoch (with Shift by ten), Home and End
-    jump, L switches the logarithmic scale, T the table.
+    jump, L switches the logarithmic scale, T the table. Escape goes back to the notebook's cell, as in every view.
     """
 
     _esm = inlined(HERE / "loss_monitor.js")
@@ -79,8 +80,10 @@ class LossMonitor(View):
         self._rows: list[tuple[float, ...]] = []
         self._notes: list[str] = []
         self._sent = 0
+        self._best: EpochEnded | None = None
+        self._n_runs = 0
         self._step = (0, 0)
-        self._publisher = Publisher(self._publish)
+        self._publisher = Publisher(self._publish, INTERVAL)
         ensure_loader()
         super().__init__(status="empty")
         if hasattr(source, "watch_runs"):
@@ -102,54 +105,58 @@ class LossMonitor(View):
         """Show another run from its first epoch on."""
         with self._lock:
             self.run = run
-            self._rows, self._notes, self._sent = [], [], 0
-            self.series, self.figure = [], {}
+            self._n_runs += 1
+            self._rows, self._notes, self._sent, self._best = [], [], 0, None
             run.subscribe(self._take)
-            for event in list(run.epochs):
-                self._add(event)
+            self._collect()
+            self._sent = len(self._rows)
             self.error = None
             self._show_status()
+            self.send_state(["values", "info"])  # not as a message: a page that is not ready yet would miss it
         self._publisher.touch()
 
     def _take(self, event: Event) -> None:
-        with self._lock:
-            match type(event).__name__:
-                case "EpochEnded":
-                    self._add(event)
-                case "StepEnded":
-                    self._step = (event.step + 1, event.steps_per_epoch)
-                case "Warned":
-                    self._notes.append(event.message)
-                case "RunEnded":
-                    self._notes.append(f"Run {event.status}: {event.reason}.")
-                    if event.status == "failed":
-                        self.show_error(self.run.error)
+        """Next to nothing, because the run waits for it: the publisher collects the epochs."""
+        match type(event).__name__:
+            case "StepEnded":
+                self._step = (event.step + 1, event.steps_per_epoch)
+            case "Warned":
+                self._notes.append(event.message)
+            case "RunEnded":
+                self._notes.append(f"Run {event.status}: {event.reason}.")
+                if event.status == "failed":
+                    self.show_error(self.run.error)
         self._publisher.touch()
 
+    def _collect(self) -> None:
+        """Make rows of the epochs that have ended since the last time."""
+        for epoch in self.run.epochs[len(self._rows) :] if self.run else ():
+            self._add(epoch)
+
     def _add(self, epoch: EpochEnded) -> None:
-        if epoch.epoch < len(self._rows):
-            return  # told twice, around the moment of attaching
-        begins = not self.series
-        if begins:
-            self.series = [vars(one) for one in _series_of(epoch)]
+        if self._best is None or _watched(epoch) < _watched(self._best):
+            self._best = epoch
+        series = self.series if self._rows else [vars(one) for one in _series_of(epoch)]
         by_key = {f"train_{name}": value for name, value in epoch.train.items()}
         by_key |= {f"val_{name}": value for name, value in (epoch.validation or {}).items()}
         fixed = (epoch.epoch, epoch.learning_rate, epoch.kl_weight)
-        self._rows.append((*fixed, *(by_key.get(one["key"], np.nan) for one in self.series)))
-        if begins:
-            self.figure = figure_item(_figure(self.series, self._rows[0]))
+        self._rows.append((*fixed, *(by_key.get(one["key"], np.nan) for one in series)))
+        if series != self.series:  # else the page keeps its chart, also for another run
+            self.series = series
+            self.figure = figure_item(_figure(series, self._rows[0]))
 
     # To the screen, on the publisher's thread
 
     def _publish(self) -> None:
         with self._lock:
             self._show_status()
+            self._collect()
             rows = self._rows[self._sent :]
             message = {"op": "append", "start": self._sent, "info": self._info()}
             self._sent = len(self._rows)
         self.send(message, buffers=[np.array(rows, dtype=np.float32).tobytes()])
-        if self.run is not None and not self.run.is_active and self.run.status != "ready":
-            self.send_state(["values", "info"])  # complete, for views and files to come
+        if self.run is not None and self.run.status in (*ENDED, "paused"):
+            self.send_state(["values", "info"])  # complete, for views and files to come, and for who missed a message
 
     def _show_status(self) -> None:
         if self.run is not None:
@@ -164,17 +171,17 @@ class LossMonitor(View):
         """Everything beside the curves, in plain values."""
         run = self.run
         if run is None or run.started is None:
-            return {"n_epochs": 0, "max_epochs": None, "notes": []}
+            return {"run": self._n_runs, "n_epochs": 0, "max_epochs": None, "notes": []}
         last = run.epochs[-1] if run.epochs else None
-        best = min(run.epochs, key=lambda e: (e.validation or e.train)["unweighted_loss"], default=None)
         seconds = [epoch.seconds for epoch in run.epochs[-RECENT:]]
         to_go = run.started.max_epochs - len(run.epochs)
         return {
+            "run": self._n_runs,
             "n_epochs": len(run.epochs),
             "max_epochs": run.started.max_epochs,
             "step": self._step[0],
             "steps_per_epoch": self._step[1],
-            "best_epoch": best.epoch if best else None,
+            "best_epoch": self._best.epoch if self._best else None,
             "warm_up_until": _warm_up_until(run.epochs),
             "patience": [last.n_without_improvement, run.started.patience] if last and run.started.patience else None,
             "seconds_per_epoch": statistics.fmean(seconds) if seconds else None,
@@ -238,6 +245,10 @@ def _series_of(epoch: EpochEnded) -> list[Series]:
     ]
 
 
+def _watched(epoch: EpochEnded) -> float:
+    return (epoch.validation or epoch.train)["unweighted_loss"]
+
+
 def _label(term: str, part: str) -> str:
     return f"{IN_WORDS.get(term, term.replace('_', ' '))}, {'training' if part == 'train' else 'held out'}"
 
@@ -252,7 +263,16 @@ def _warm_up_until(epochs: list[EpochEnded]) -> int | None:
 
 def _figure(series: list[dict], first: tuple[float, ...]):
     """Axes and one line per series over a source with the first epoch, which the page completes."""
-    from bokeh.models import BoxAnnotation, ColumnDataSource, DataRange1d, HoverTool, Range1d, Span
+    from bokeh.models import (
+        BasicTicker,
+        BoxAnnotation,
+        ColumnDataSource,
+        DataRange1d,
+        HoverTool,
+        NumeralTickFormatter,
+        Range1d,
+        Span,
+    )
     from bokeh.plotting import figure
 
     names = (*FIXED, *(one["key"] for one in series))
@@ -270,6 +290,8 @@ def _figure(series: list[dict], first: tuple[float, ...]):
         output_backend="canvas",
     )
     chart.toolbar.logo = None
+    chart.xaxis.ticker = BasicTicker(min_interval=1)
+    chart.xaxis.formatter = NumeralTickFormatter(format="0,0")
     for one in series:
         chart.line(
             "epoch",

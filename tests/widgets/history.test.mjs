@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { History, moveCursor, toColumns } from "../../scarches_widgets/widgets/js/history.js";
+import { axisEnd, History, moveCursor, toColumns } from "../../scarches_widgets/widgets/js/history.js";
 
 const rows = (...values) => new Float32Array(values.flat()).buffer;
 const row = (epoch, train, val) => [epoch, 0.5, 1, train, val];
@@ -45,4 +45,14 @@ test("the cursor starts at the last epoch, steps, jumps, and stays within the ep
   assert.equal(moveCursor(3, "End", 50), 49);
   assert.equal(moveCursor(49, "ArrowRight", 50), 49);
   assert.equal(moveCursor(2, "x", 50), 2);
+});
+
+test("the axis of epochs ends where the run will, but never far beyond the curve", () => {
+  assert.equal(axisEnd(1, 30), 29);
+  assert.equal(axisEnd(24, 60), 59);
+  assert.equal(axisEnd(6, 100000), 50);
+  assert.equal(axisEnd(60, 100000), 200);
+  assert.equal(axisEnd(250, 400), 399);
+  assert.equal(axisEnd(6, 400, true), 5);
+  assert.equal(axisEnd(1, null), 1);
 });

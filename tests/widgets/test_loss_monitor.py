@@ -92,6 +92,24 @@ def test_a_monitor_attached_in_the_middle_shows_the_epochs_before():
     np.testing.assert_array_equal(rows_of(monitor)[:, 0], np.arange(200))
 
 
+def test_a_monitor_of_a_paused_run_puts_what_there_was_into_its_state(endless):
+    run, gate = endless
+    gate.set()
+    run.start()
+    wait_until(lambda: len(run.epochs) > 3)
+    run.pause()
+    wait_until(lambda: run.status == "paused")
+    told = []
+
+    class Listened(LossMonitor):
+        def send_state(self, key=None):
+            told.append((key, len(self._rows)))
+            super().send_state(key)
+
+    Listened(run)
+    assert (["values", "info"], len(run.epochs)) in told  # a message alone would come before the page listens
+
+
 def test_messages_are_few_small_and_without_gap():
     run = TrainingRun(script(10_000))
     monitor = Watched(run)

@@ -24,6 +24,7 @@ export function paint(document, dark, host) {
     switch (model.type) {
       case "Figure":
         model.setv({ background_fill_color: theme.paper, border_fill_color: theme.paper, outline_line_color: theme.line });
+        if ("border_line_color" in model.properties) model.setv({ border_line_color: null }); // newer Bokeh's frame
         break;
       case "Title":
         model.setv({ text_color: theme.ink });
@@ -53,11 +54,14 @@ export async function embedFigure(host, item, version, signal) {
   const Bokeh = await bokehReady(version);
   if (signal.aborted) return null;
   const views = await Bokeh.embed.embed_item({ ...structuredClone(item), target_id: null }, host);
-  const view = [...(views.roots ?? views)][0];
+  const roots = [...(views.roots ?? views)]; // the figure, then Bokeh's place for notifications
+  const view = roots[0];
   const document = view.model.document;
   const remove = () => {
-    view.remove();
+    for (const one of roots) one.remove();
     document.clear?.();
+    const every = Bokeh.documents; // Bokeh itself keeps each document for ever
+    if (every.includes(document)) every.splice(every.indexOf(document), 1);
     host.replaceChildren();
   };
   if (signal.aborted) {

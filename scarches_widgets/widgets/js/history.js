@@ -80,3 +80,15 @@ export function moveCursor(cursor, key, length, shift = false) {
   if (cursor === null && key === "ArrowLeft") return length - 1;
   return Math.max(0, Math.min(length - 1, target));
 }
+
+/**
+ * Where the axis of epochs ends: at the last epoch to come, but no further than a few times what there is, lest the
+ * curve be a sliver; in steps, lest it move all the time.
+ */
+export function axisEnd(length, maxEpochs, ended = false) {
+  const all = Math.max(1, length - 1);
+  if (ended || !maxEpochs) return all;
+  let end = 50;
+  while (end < 2 * length) end *= 2;
+  return Math.max(all, 2 * end > maxEpochs ? maxEpochs - 1 : end);
+}

@@ -75,7 +75,7 @@ function render({ model, el }) {
   const farther = button("−", { "aria-label": "Zoom out", title: "−" });
   root.append(element("div", { class: "scaw-row" }, element("span", { class: "scaw-groups" }, closer, farther, whole), table,
     element("span", { class: "scaw-hint" },
-      "Keys: in the list ↑ ↓ and Enter (Shift adds, Alt takes away); Ctrl+A all, Esc none; on the chart ← → ↑ ↓ + − 0")));
+      "Keys: in the list ↑ ↓ and Enter (Shift adds, Alt takes away); Ctrl+A all, Esc none, Esc again back to the cell; on the chart ← → ↑ ↓ + − 0")));
   const tableHost = element("div", { class: "scaw-table-host", tabindex: "0", role: "region", "aria-label": "Selected cells", hidden: true });
   root.append(tableHost);
 
@@ -196,7 +196,7 @@ function render({ model, el }) {
   }, signal);
   listen(root, "keydown", (event) => {
     if (event.target.closest("input, select")) return;
-    if (event.key === "Escape") choose(new Uint8Array(n));
+    if (event.key === "Escape" && countOf(mask)) choose(new Uint8Array(n));
     else if (event.key.toLowerCase() === "a" && (event.ctrlKey || event.metaKey)) choose(new Uint8Array(n).fill(1));
     else return;
     event.preventDefault();

@@ -61,8 +61,9 @@ class EmbeddingView(CellView):
     Notes
     -----
     Keys: in the list of groups the arrows, Home, End and letters move, Enter or Space selects the group's cells, with
-    Shift it adds them, with Alt it takes them away. Anywhere in the view Ctrl+A selects all cells and Escape none. On
-    the chart the arrows move the picture, + and − zoom, 0 shows all of it.
+    Shift it adds them, with Alt it takes them away. Anywhere in the view Ctrl+A selects all cells and Escape none; with
+    none selected, Escape goes back to the notebook's cell. On the chart the arrows move the picture, + and − zoom, 0
+    shows all of it.
 
     Examples
     --------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,13 +43,19 @@ def browser():
 
 @pytest.fixture
 def notebook(lab, browser, request, tmp_path):
-    """`notebook(cells, theme="light")` opens a notebook; a request to another host or an error fails the test."""
+    """`notebook(cells, theme="light")` opens cells, or a copy of a notebook's file, in a Lab.
+
+    A request to another host or an error on the page fails the test.
+    """
     opened = []
     context = browser.new_context(viewport={"width": 1280, "height": 1600})
 
     def open_notebook(cells, theme="light") -> Notebook:
         path = lab.root / f"{request.node.name}-{len(opened)}.ipynb"
-        Notebook.write(path, cells)
+        if isinstance(cells, Path):
+            shutil.copyfile(cells, path)
+        else:
+            Notebook.write(path, cells)
         opened.append(Notebook(lab, context, path, tmp_path))
         opened[-1].open()
         opened[-1].set_theme(theme)

@@ -243,6 +243,21 @@ class Notebook:
         for key in keys:
             self.page.keyboard.press(key)
 
+    def tab_to(self, name: str, limit: int = 60) -> None:
+        """Press Tab until the element with the focus has a name (what a screen reader says) that matches."""
+        names = []
+        for _ in range(limit):
+            self.press("Tab")
+            names.append(
+                self.page.evaluate(
+                    "() => { const a = document.activeElement;"
+                    " return (a.getAttribute('aria-label') ?? (a.labels?.[0] ?? a).textContent).trim(); }"
+                )
+            )
+            if re.fullmatch(name, names[-1]):
+                return
+        raise AssertionError(f"Tab does not lead to {name!r}, but to {names}")
+
     def focused(self) -> str:
         """Name and text of the element that has the focus, to see where a key led."""
         return self.page.evaluate(

@@ -40,18 +40,6 @@ def ready(nb, css=PANEL):
     return panel
 
 
-def tab_to(nb, name, limit=60):
-    """Press Tab until the element whose accessible text contains `name` has the focus."""
-    for _ in range(limit):
-        nb.press("Tab")
-        label = nb.page.evaluate(
-            "() => { const a = document.activeElement; return (a.labels?.[0] ?? a).textContent.trim(); }"
-        )
-        if name == label:
-            return
-    raise AssertionError(f"Tab does not lead to {name!r}")
-
-
 def fits(view):
     return view.evaluate("e => e.scrollWidth <= e.clientWidth")
 
@@ -67,13 +55,13 @@ def test_a_model_is_trained_by_keyboard_alone(notebook):
     nb = notebook([CELLS, TRAINING.format("max_epochs=500")])
     panel = ready(nb)
     panel.locator("select").first.focus()
-    tab_to(nb, "Batch")
+    nb.tab_to("Batch")
     nb.press("b")  # the first choice that begins with it
-    tab_to(nb, "Latent dimensions")
+    nb.tab_to("Latent dimensions")
     nb.press("Control+a", "5", "Tab", "ArrowUp")  # and one more hidden layer
-    tab_to(nb, "Encoder sees batches")
+    nb.tab_to("Encoder sees batches")
     nb.press("Space")
-    tab_to(nb, "Epochs")
+    nb.tab_to("Epochs")
     nb.press("Control+a", "3")
     nb.press("Control+Enter")
     wait_for_status(nb, PANEL, "done")
@@ -82,10 +70,10 @@ def test_a_model_is_trained_by_keyboard_alone(notebook):
     assert code in nb.execute("print(panel.code())")
     assert nb.execute("print(len(panel.run.epochs), panel.model.config.n_latent)") == "3 5\n"
     assert nb.page.evaluate("() => scawPanel.content.model.cells.length") == 2, "a key reached the notebook"
-    tab_to(nb, "Code")
+    nb.tab_to("Code")
     nb.press("Enter")
     expect(panel.locator(".scaw-code")).to_contain_text("model.train(max_epochs=3)")
-    tab_to(nb, "Copy")
+    nb.tab_to("Copy")
     nb.press("Enter")
     expect(panel.locator(".scaw-code-details")).to_contain_text(re.compile("Copied|Selected"))
 

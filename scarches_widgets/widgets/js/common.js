@@ -70,7 +70,7 @@ export function followTheme(root, show, signal) {
   signal.addEventListener("abort", () => observer.disconnect());
 }
 
-/** The frame of a view: keys stay inside it, and clean-up is one abort. */
+/** The frame of a view: keys stay inside it, Escape goes back to the notebook's cell, and clean-up is one abort. */
 export function frame(el, name) {
   const controller = new AbortController();
   const root = element("section", {
@@ -80,6 +80,9 @@ export function frame(el, name) {
   });
   listen(root, "keydown", (event) => {
     if (event.key !== "Escape" && event.key !== "Tab") event.stopPropagation();
+  }, controller.signal);
+  listen(el, "keydown", (event) => { // after the view, which may have its own use for the key
+    if (event.key === "Escape" && !event.defaultPrevented) root.closest(".jp-Cell")?.focus();
   }, controller.signal);
   el.append(root);
   return { root, signal: controller.signal, remove: () => { controller.abort(); root.remove(); } };

@@ -2,14 +2,12 @@
 import { button, element, formatNumber, listen } from "./common.js";
 import { formatCount, nextOption, nextWithLetter, rounded } from "./cells.js";
 
-let nextId = 0;
-
 /**
  * @param choose called with `{ code }` or `{ low, high }`, and the event whose keys say how to select
  * @returns the legend's element and `show(coloring, counts)`; coloring has the colours of the theme
  */
 export function cellLegend(choose, signal) {
-  const id = `scaw-legend-${(nextId += 1)}`;
+  const id = `scaw-legend-${Math.random().toString(36).slice(2, 10)}`; // each view has a copy of this module: no counter
   const title = element("p", { class: "scaw-legend-title", id: `${id}-title` });
   const body = element("div");
   const note = element("p", { class: "scaw-hint", style: "margin:4px 0 0" });

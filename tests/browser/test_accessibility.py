@@ -1,0 +1,100 @@
+"""Every view in every state that it has, in both themes, before axe: no serious fault of accessibility."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+DATA = """
+import warnings; warnings.simplefilter("ignore")
+from unittest.mock import patch
+import scarches_widgets as sca
+from scarches_widgets.models.scvi import SCVIModule
+from scarches_widgets.training.run import TrainingRun
+from scarches_widgets.widgets import EmbeddingView, LossMonitor, MappingPanel, TrainingPanel
+
+adata = sca.datasets.atlas(n_obs=300, n_vars=60, seed=1)
+reference, query = adata[adata.obs["batch"] != "batch2"].copy(), adata[adata.obs["batch"] == "batch2"].copy()
+model = sca.models.SCVI(reference, batch_key="batch", labels_key="cell_type", encode_covariates=True, n_hidden=16)
+model.train(max_epochs=2, progress=False)
+foreign = query.copy()
+foreign.var_names = [f"of another species {i}" for i in range(60)]
+FOR_EVER, FEW = 100_000, 2
+"""
+# Each panel is brought into its state by what a user would do; only a run's failure is made.
+PANELS = """
+def trainer(max_epochs=FEW, **options):
+    return TrainingPanel(reference, batch_key="batch", n_hidden=16, max_epochs=max_epochs, **options)
+
+def mapper(max_epochs=FEW, cells=query, **options):
+    return MappingPanel(model, cells.copy(), max_epochs=max_epochs, labels_key="cell_type", **options)
+
+def has_epochs(panel):
+    import time
+    while panel.run is None or not panel.run.epochs: time.sleep(0.02)
+
+def in_each_state(make, start):
+    panels = {state: make(FOR_EVER) for state in ("running", "paused", "stopped")}
+    panels |= {state: make() for state in ("ready", "done", "failed")}
+    start(panels["done"]); panels["done"].wait()
+    with patch.object(SCVIModule, "loss", side_effect=ArithmeticError("The loss became NaN. Try lr=0.001.")):
+        start(panels["failed"]); panels["failed"].wait()
+    for state in ("paused", "stopped"):
+        start(panels[state]); has_epochs(panels[state])
+    panels["paused"].pause(); panels["stopped"].stop(); panels["stopped"].wait()
+    return panels
+
+trainers = in_each_state(trainer, lambda panel: panel.train())
+trainers |= {"empty": TrainingPanel(), "invalid": trainer(labels_key="cell_type")}
+trainers["invalid"].set_state({"values": {"n_latent": -3, "batch_key": "library_size"}})
+mappers = in_each_state(mapper, lambda panel: panel.map())
+mappers["invalid"] = mapper(cells=foreign)
+trainers["running"].train(); mappers["running"].map()  # last, for the failure is everybody's while it is made
+has_epochs(mappers["running"])
+"""
+VIEWS = """
+monitors = {state: LossMonitor(panel.run) for state, panel in trainers.items() if panel.run is not None}
+monitors |= {"empty": LossMonitor(trainers["ready"]), "ready": LossMonitor(TrainingRun(iter(())))}
+selected = EmbeddingView(reference, "truth", "cell_type"); selected.selection = range(50)
+wrong = EmbeddingView(reference, "truth", "library_size")
+wrong._obey(wrong, {"op": "color", "key": "a column that is not there"}, [])
+views = {"none": EmbeddingView(reference, "truth"), "selected": selected, "wrong": wrong}
+display(*monitors.values(), *trainers.values(), *mappers.values(), *views.values())
+"""
+STATES = {
+    ".scaw-loss-monitor": {"empty", "ready", "running", "paused", "stopped", "done", "failed"},
+    ".scaw-training-panel": {"empty", "invalid", "ready", "running", "paused", "stopped", "done", "failed"},
+    ".scaw-mapping-panel": {"invalid", "ready", "running", "paused", "stopped", "done", "failed"},
+}
+EMBEDDING = ".scaw-embedding-view"
+
+
+def test_no_serious_fault_in_any_state_of_any_view_in_either_theme(notebook):
+    nb = notebook([DATA, PANELS, VIEWS])
+    nb.run_all()
+    for css, states in STATES.items():
+        for state in states:
+            nb.wait_for(f"{css}[data-status={state}]", timeout=60)
+        assert nb.widgets(css).count() == len(states)
+    nb.page.wait_for_function(
+        f"() => document.querySelectorAll('{EMBEDDING} .scaw-chart[data-ready]').length === 3", timeout=60_000
+    )
+    nb.wait_for_text(f"{EMBEDDING} [role=alert]", "a column that is not there")
+    nb.widgets("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    nb.widgets("button:text-is('Table')").evaluate_all("all => all.forEach((one) => one.click())")
+    for theme in ("light", "dark"):
+        nb.set_theme(theme)
+        assert nb.axe() == [], theme
+
+    n = nb.widgets().count()
+    nb.restart_kernel()
+    nb.page.wait_for_function(
+        "n => [...document.querySelectorAll('.jp-OutputArea .scaw-root .scaw-badge')]"
+        ".filter((badge) => badge.textContent === 'kernel gone').length === n",
+        arg=n,
+        timeout=60_000,
+    )
+    for theme in ("dark", "light"):
+        nb.set_theme(theme)
+        assert nb.axe() == [], theme

@@ -18,6 +18,6 @@ export function bokehEntry(version) {
 /** The Bokeh namespace, or an error after `patience` milliseconds without a loader. */
 export function bokehReady(version, patience = 60000) {
   const late = new Promise((_, reject) =>
-    setTimeout(() => reject(new Error(`BokehJS ${version} did not arrive`)), patience));
+    setTimeout(() => reject(new Error(`BokehJS ${version} did not arrive. Run the cell again.`)), patience));
   return Promise.race([bokehEntry(version).promise, late]);
 }

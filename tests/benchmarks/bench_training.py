@@ -1,14 +1,15 @@
 """Training: ours against scvi-tools 1.4.2. Three tables, one script; exit status 1 if a line says NOT MET.
 
     python tests/benchmarks/bench_training.py [--tables speed quality busy] [--seeds 0 1 2] [--models scvi scanvi]
-        [--datasets kang celllines atlas5k atlas20k] [--data DIR] [--environment DIR] [--cache DIR]
+        [--datasets kang celllines atlas5k atlas20k kang-query celllines-query]
+        [--data DIR] [--environment DIR] [--cache DIR]
 
 speed    CPU seconds per epoch of 18,000 × 2,000 simulated cells, one thread, minibatches of 128, the same network, the
          same schedule; ours and scvi-tools in turn, 20 epochs each, the median over all epochs but a run's first two.
          ELBO of 2,000 other cells after those epochs; memory. 25 minutes.
 quality  CPU seconds to a result: our default against scvi-tools' published schedule with the epochs below, and what the
-         result is worth: ELBO of cells held out, kNN accuracy, mixing within types, ASW; after surgery, the same for
-         the query. Minutes on kang, hours on all. What scvi-tools has computed is kept in --cache and not done again.
+         result is worth: ELBO of cells held out, kNN accuracy, mixing within types, ASW; or, in the …-query sets, of
+         query cells after surgery. Hours on all; what scvi-tools has computed is kept in --cache and not done again.
 busy     wall time of an epoch with one of two CPUs kept busy by another process, against both idle; default threads.
 
 "No worse" means: our mean over the seeds is not below scvi-tools' by more than twice the standard deviation of its own
@@ -45,31 +46,36 @@ PEAK_LIMIT = 600  # megabytes
 @dataclass(frozen=True)
 class Dataset:
     epochs: int  # of scvi-tools
-    query_epochs: int | None = None
-    task: Task | None = None  # of bench_mapping
-    n_cells: int = 0  # of a simulated atlas
+    task: Task | None = None  # of bench_mapping; None: a simulated atlas
+    n_cells: int = 0  # of the atlas
+    query_epochs: int | None = None  # if the task's query is mapped; then with scArches' architecture
 
 
+PLATE = replace(TASKS["celllines"], query_batches=("sc_celseq2_5cl_p3",))
 DATASETS = {
-    "kang": Dataset(100, 100, task=TASKS["kang"]),
-    "celllines": Dataset(400, 200, task=replace(TASKS["celllines"], query_batches=("sc_celseq2_5cl_p3",))),
+    "kang": Dataset(100, TASKS["kang"]),
+    "celllines": Dataset(400, PLATE),
     "atlas5k": Dataset(100, n_cells=5_000),
     "atlas20k": Dataset(100, n_cells=20_000),
+    "kang-query": Dataset(100, TASKS["kang"], query_epochs=100),
+    "celllines-query": Dataset(400, PLATE, query_epochs=200),
 }
 
 
 def files(name: str, data: Path, cache: Path) -> dict[str, Path]:
-    """Reference, a tenth of its cells held out, and the query if there is one, written once."""
+    """Cells to train on, a tenth of them held out, and the query if there is one, written once."""
     dataset, folder = DATASETS[name], cache / "data"
-    paths = {part: folder / f"{name}-{part}.h5ad" for part in ("reference", "held_out", "query")}
-    if not dataset.task:
-        del paths["query"]
+    parts = ("reference", "held_out", "query") if dataset.query_epochs else ("reference", "held_out")
+    paths = {part: folder / f"{name}-{part}.h5ad" for part in parts}
     if all(path.exists() for path in paths.values()):
         return paths
     folder.mkdir(parents=True, exist_ok=True)
     if dataset.task:
         cells, query = load(dataset.task, data)
-        plain(query).write_h5ad(paths["query"])
+        if dataset.query_epochs:
+            plain(query).write_h5ad(paths["query"])
+        else:
+            cells = anndata.concat([cells, query])
     else:
         cells = sca.datasets.atlas(n_obs=dataset.n_cells, n_vars=2_000)
     is_held_out = np.random.default_rng(0).permutation(cells.n_obs) < cells.n_obs // 10
@@ -165,10 +171,10 @@ def quality(library: str, name: str, model: str, seed: int, paths: dict[str, Pat
     if library == "scvi-tools" and kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
     latents = arguments.cache / f"latents-{os.getpid()}.npz"
-    options = [paths["reference"], "--held-out", paths["held_out"], "--latents", latents, "--mappable"]
+    options = [paths["reference"], "--held-out", paths["held_out"], "--latents", latents]
     options += ["--model", model, "--seed", seed, "--threads", 1]
     if "query" in paths:
-        options += ["--query", paths["query"]]
+        options += ["--query", paths["query"], "--mappable"]
     if library == "scvi-tools":
         options += ["--epochs", DATASETS[name].epochs]
         options += ["--query-epochs", DATASETS[name].query_epochs] if "query" in paths else []
@@ -203,16 +209,15 @@ def judge_quality(name: str, model: str, rows: dict[str, list[dict[str, float]]]
 
     epochs = {library: rows[library][0]["n_epochs"] for library in rows}
     print(f"\n{name}, {model}: {epochs['ours']} epochs ours, {epochs['scvi-tools']} scvi-tools")
-    for prefix, limit in (("", QUALITY_LIMITS[model]), ("query_", QUERY_LIMIT)):
-        if prefix + "cpu" not in rows["ours"][0]:
-            continue
-        ours, theirs = (statistics.fmean(column(library, prefix + "cpu")) for library in ("ours", "scvi-tools"))
-        found = f"{ours / theirs:.3f} ({ours:.1f} s of {theirs:.1f})"
-        verdict(f"{prefix}CPU seconds, at most {limit} of scvi-tools'", found, ours / theirs <= limit)
-        no_worse(verdict, f"{prefix}ELBO", column("ours", prefix + "elbo"), column("scvi-tools", prefix + "elbo"))
-        for score in ("accuracy", "mixing", "ASW"):
-            key = prefix.replace("_", " ") + score
-            no_worse(verdict, key, column("ours", key), column("scvi-tools", key), least=0.005)
+    # with a query, it is the query that is judged: its surgery, and where its cells came to lie
+    prefix, limit = ("query_", QUERY_LIMIT) if DATASETS[name].query_epochs else ("", QUALITY_LIMITS[model])
+    ours, theirs = (statistics.fmean(column(library, prefix + "cpu")) for library in ("ours", "scvi-tools"))
+    found = f"{ours / theirs:.3f} ({ours:.1f} s of {theirs:.1f})"
+    verdict(f"{prefix}CPU seconds, at most {limit} of scvi-tools'", found, ours / theirs <= limit)
+    no_worse(verdict, f"{prefix}ELBO", column("ours", prefix + "elbo"), column("scvi-tools", prefix + "elbo"))
+    for score in ("accuracy", "mixing", "ASW"):
+        key = prefix.replace("_", " ") + score
+        no_worse(verdict, key, column("ours", key), column("scvi-tools", key), least=0.005)
 
 
 # ---- a busy neighbour ------------------------------------------------------------------------------------------------

@@ -339,18 +339,22 @@ class SCANVI(ExpressionVerbs, Model):
         - `uncertainty`: 1 − the label's probability, 0 to 1
         - `novelty`: share of the labelled reference cells that are nearer to a label and labelled more surely, 0 to 1;
           uniform over reference cells, near 1 for cells of another kind. A query's batch effect raises it, so compare
-          cells within a query. See `nn.classifier.LabelNovelty`.
+          cells within a query. NaN, with a warning, if the model was not trained here. See
+          `nn.classifier.LabelNovelty`.
         """
-        novelty = self.module.label_novelty
-        if not novelty.is_fitted:
-            raise RuntimeError(
-                "This model does not know where its labels lie, because it was not trained here on labelled cells. "
-                "Train it, or ask for labels alone: predict()."
-            )
         z, p = self._split(self._per_cell(adata, self._latent_and_probabilities, batch_size))
         labels = np.array(self.schema.labels, dtype=object)[p.argmax(1)]
         uncertainty = np.clip(1 - p.max(1), 0, 1)
-        columns = {"label": labels, "uncertainty": uncertainty, "novelty": novelty.novelty(z, uncertainty)}
+        novelty = np.full(len(z), np.nan)
+        if self.module.label_novelty.is_fitted:
+            novelty = self.module.label_novelty.novelty(z, uncertainty)
+        else:
+            warnings.warn(
+                "Novelty is NaN: this model does not know where its labels lie, because it was not trained here on "
+                "labelled cells. Labels and uncertainties are right.",
+                stacklevel=2,
+            )
+        columns = {"label": labels, "uncertainty": uncertainty, "novelty": novelty}
         return pd.DataFrame(columns, index=self._adata_or_own(adata).obs_names)
 
     def _latent_and_probabilities(self, cells: Minibatch) -> Tensor:

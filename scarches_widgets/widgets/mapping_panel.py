@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 NAMES_SHOWN = 20  # of missing genes and the like
 ROWS = 200  # of the table of labels
 BARS = 20  # of the histogram of uncertainties
-SURGERY = ("gene_map", "min_gene_overlap")  # options of load_query_data
+SURGERY = ("gene_map", "min_gene_overlap", "query_labels", "new_labels")  # options of load_query_data
+BY_CLASSIFIER = {"label": "classified", "uncertainty": "classified_uncertainty", "novelty": "novelty"}  # in obs
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,14 @@ class MappingOptions:
     min_gene_overlap: Annotated[float, Limits(ge=0, le=1)] = LEAST_OVERLAP
 
 
+@dataclass(frozen=True)
+class LabelOptions:
+    """Options of a mapping onto a reference that has a classifier."""
+
+    query_labels: Literal["use", "ignore"] = "use"
+    new_labels: Literal["ignore", "hold out", "extend"] = "ignore"
+
+
 class MappingPanel(Panel):
     """Map a query onto a reference: what fits, surgery, training, labels.
 
@@ -54,10 +63,11 @@ class MappingPanel(Panel):
         A trained model; it is left untouched. To transfer labels, it must hold its cells.
     query
         The cells to map. They get `obsm["X_scvi"]` (after the model's name), and with labels `obs["predicted_…"]` and
-        `obs["uncertainty_…"]`.
+        `obs["uncertainty_…"]`; from a reference with a classifier also `obs["classified_…"]`,
+        `obs["classified_uncertainty_…"]` and `obs["novelty_…"]`, whether or not labels are transferred.
     **options
         What is to be filled in at first: `labels_key`, `n_neighbors`, `threshold`, `max_epochs`, `gene_map`,
-        `min_gene_overlap`.
+        `min_gene_overlap`; with a classifier `query_labels`, `new_labels`.
 
     Attributes
     ----------
@@ -65,6 +75,9 @@ class MappingPanel(Panel):
         The adapted model; None before the first mapping.
     labels, uncertainties
         Series over the query's cells; None without labels to transfer. 0 = all neighbours agree.
+    classified
+        What the reference's classifier says: a DataFrame over the query's cells with `label`, `uncertainty` and
+        `novelty`; None if it has no classifier.
     run
         The `TrainingRun` of the surgery.
     """
@@ -87,6 +100,7 @@ class MappingPanel(Panel):
         self.model: Model | None = None
         self.labels: pd.Series | None = None
         self.uncertainties: pd.Series | None = None
+        self.classified: pd.DataFrame | None = None
         self._votes: dict[str, np.ndarray] = {}
         form = self._drawn()
         labels_key = reference_model.schema.labels_key
@@ -104,9 +118,14 @@ class MappingPanel(Panel):
             [
                 key_field("labels_key", section, columns, MAPPING),
                 *fields_of(MappingOptions, section, MAPPING),
+                *(fields_of(LabelOptions, section, MAPPING) if self._has_classifier else ()),
                 key_field("gene_map", section, gene_maps, MAPPING),
             ]
         )
+
+    @property
+    def _has_classifier(self) -> bool:
+        return hasattr(self.reference, "predict_with_uncertainty")
 
     def _facts(self) -> str:
         schema = self.reference.schema
@@ -122,7 +141,8 @@ class MappingPanel(Panel):
     # What fits
 
     def _findings(self, options: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
-        trial = self._look(options["gene_map"], lambda: self._tried(options["gene_map"]))
+        tried = {name: options[name] for name in SURGERY if name in options and name != "min_gene_overlap"}
+        trial = self._look(tuple(tried.values()), lambda: self._tried(tried))
         if isinstance(trial, Exception):
             what, _, more = str(trial).partition(". ")
             yield "", remark("error", what.rstrip(".") + ".", more)
@@ -170,12 +190,10 @@ class MappingPanel(Panel):
             self.fields, self.facts = self._form.as_json(), self._facts()
             super().refresh()
 
-    def _tried(self, gene_map: str | None) -> tuple[dict[str, Any], list[str]]:
+    def _tried(self, surgery: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """How the query fits, and the warnings, by a surgery on trial; raises what stands in the way."""
         with collected_warnings() as texts:
-            model = type(self.reference).load_query_data(
-                self.query, self.reference, gene_map=gene_map, min_gene_overlap=0.0
-            )
+            model = type(self.reference).load_query_data(self.query, self.reference, **surgery, min_gene_overlap=0.0)
         genes, before, after = model.gene_report, self.reference.schema, model.schema
         there = {
             column: set(as_text(self.query.obs[column]))
@@ -246,12 +264,13 @@ class MappingPanel(Panel):
             if not self._cancelled.is_set():
                 self._enter("Embedding and labelling the query.")
                 z = self.model.get_latent_representation()
+                classified = self.model.predict_with_uncertainty() if self._has_classifier else None
                 winners = None if options["labels_key"] is None else self._transferred(z, options)
             if self._cancelled.is_set():
                 self._end("stopped")
             else:
                 with self._lock:
-                    self.results = self._written(z, winners, options)
+                    self.results = self._written(z, winners, classified, options)
                 self._end("done")
         except Exception as error:
             self._end("failed", error)
@@ -280,7 +299,9 @@ class MappingPanel(Panel):
         self._note(texts)
         return winners[key].to_numpy(), uncertainties[key].to_numpy()
 
-    def _written(self, z: np.ndarray, winners: tuple | None, options: dict[str, Any]) -> dict[str, Any]:
+    def _written(
+        self, z: np.ndarray, winners: tuple | None, classified: pd.DataFrame | None, options: dict[str, Any]
+    ) -> dict[str, Any]:
         """Write what came out to the query, and sum it up."""
         key, threshold = options["labels_key"], options["threshold"]
         to_write = {("obsm", self.embedding): z}
@@ -288,6 +309,12 @@ class MappingPanel(Panel):
             names, uncertainty = winners
             to_write["obs", f"predicted_{key}"] = np.where(uncertainty > threshold, UNKNOWN, names)
             to_write["obs", f"uncertainty_{key}"] = uncertainty
+        self.classified = classified
+        if classified is not None:
+            to_write |= {("obs", name): classified[column].to_numpy() for column, name in self._columns.items()}
+        if winners is not None and classified is not None:
+            agree = float((classified["label"].to_numpy() == names).mean())
+            self._notes.append(f"Classifier and neighbours' vote give the same label to {agree:.1%} of the cells.")
         written = []
         with collected_warnings():  # a view becomes an AnnData of its own
             for (part, name), value in to_write.items():
@@ -303,6 +330,11 @@ class MappingPanel(Panel):
         return {"written": written, "n_cells": len(z), "labels_key": shown(key)} | _summed_up(
             names, uncertainty, threshold
         )
+
+    @property
+    def _columns(self) -> dict[str, str]:
+        """Column of the classifier's table -> column of obs."""
+        return {column: f"{name}_{self.reference.schema.labels_key}" for column, name in BY_CLASSIFIER.items()}
 
     # From the browser, and the same in Python
 
@@ -342,6 +374,10 @@ class MappingPanel(Panel):
             f"model.train({as_arguments(self._form.chosen(options, ('max_epochs',)))})",
             latents,
         ]
+        if self._has_classifier:
+            lines += ["", "scores = model.predict_with_uncertainty()"]
+            for column, in_obs in self._columns.items():
+                lines.append(f"query.obs[{as_python(in_obs)}] = scores[{as_python(column)}]")
         if options["labels_key"] is not None:
             lines = ["import anndata as ad", *lines, "", *self._code_of_labels(options)]
         return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import traitlets
 
 from ..data.check_obs import check_categorical, check_continuous, check_keys, check_size_factors
@@ -16,9 +17,9 @@ from ..data.matrix import matrix_of, where_is
 from ..data.names import did_you_mean, shown
 from ..data.validate import CHECKS, Request
 from ..training.options import respelled, typed
-from ..training.plan import METRICS, EarlyStopping, TrainingPlan
+from ..training.plan import METRICS, EarlyStopping
 from .base import HERE, inlined
-from .form import Choice, Form, as_arguments, choices_of, columns_of, fields_of, key_field
+from .form import Choice, Form, as_arguments, as_entry, choices_of, columns_of, fields_of, key_field
 from .panel import Panel, collected_warnings, remark, remark_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from .loss_monitor import LossMonitor
 
 KEYS = ("layer", "batch_key", "labels_key", "size_factor_key")
+UNLABELED = "unlabeled_category"
+SAYS_UNLABELED = {"unknown", "unlabeled", "unlabelled", "unassigned", "notassigned", "unclassified", "nan", "na"}
+MANY_LEVELS = 100  # of a column whose levels are offered as the unlabelled category
 OF_COLUMNS = (check_keys, check_categorical, check_continuous, check_size_factors)  # quick, and anew with each choice
 OF_VALUES = tuple(check for check in CHECKS if check not in OF_COLUMNS)  # once per matrix, on a thread
 TRAINING, STOPPING = "Training", "Early stopping"  # headings of the form
@@ -98,16 +102,37 @@ class TrainingPanel(Panel):
         stopping = {field.name: field for field in fields_of(EarlyStopping, STOPPING)}
         metrics = choices_of("metric", sorted(set(METRICS.values())))
         stopping["metric"] = replace(stopping["metric"], kind="choice", choices=metrics)
-        plan = {field.name: field for field in fields_of(TrainingPlan, TRAINING)}
+        plan = {field.name: field for field in fields_of(self._class.plan_class, TRAINING)}
         plan["device"] = replace(plan["device"], kind="choice", choices=choices_of("device", _devices()))
         return Form(
             [
                 *(key_field(key, "Data", choices[key]) for key in KEYS),
+                *([key_field(UNLABELED, "Data", self._levels())] if self._learns_labels else ()),
                 *fields_of(self._class.config_class, self._class.__name__),
                 *plan.values(),
                 *stopping.values(),
             ]
         )
+
+    @property
+    def _learns_labels(self) -> bool:
+        return hasattr(self._class, "predict")
+
+    def _levels(self) -> list[Choice]:
+        """Every name that might stand for "not labelled", those that say so first."""
+        found = {}
+        for name in () if self.adata is None else self.adata.obs.columns:
+            column = self.adata.obs[name]
+            if isinstance(column, pd.Series) and not pd.api.types.is_numeric_dtype(column):
+                levels = pd.unique(column.dropna().astype(str))
+                found |= {level: name for level in levels if len(levels) <= MANY_LEVELS and as_entry(level) == level}
+        unlabelled = [level for level in found if "".join(filter(str.isalpha, level)).casefold() in SAYS_UNLABELED]
+        others = [Choice(level, shown(level), f"Levels of {shown(found[level])}") for level in sorted(found)]
+        return [
+            Choice(None, "none: all are labels"),
+            *(Choice(level, shown(level)) for level in unlabelled),
+            *(choice for choice in others if choice.value not in unlabelled),
+        ]
 
     def _facts(self) -> str:
         return "" if self.adata is None else f"{self.adata.n_obs:,} cells × {self.adata.n_vars:,} genes"
@@ -115,7 +140,8 @@ class TrainingPanel(Panel):
     def _noted(self) -> dict[str, Any]:
         """The keys that setup_anndata has noted, which a model reads if it is given none."""
         noted = self.adata.uns.get(NOTED, {}) if self.adata is not None else {}
-        return {key: noted[key] for key in KEYS if key in noted}
+        keys = (*KEYS, UNLABELED) if self._learns_labels else KEYS
+        return {key: noted[key] for key in keys if key in noted}
 
     def set(self, **options: Any) -> None:
         super().set(**_flat(options))
@@ -134,6 +160,8 @@ class TrainingPanel(Panel):
     def _findings(self, options: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
         if self.adata is None:
             return
+        if self._learns_labels and options["labels_key"] is None:
+            yield "labels_key", remark("error", f"{self._class.__name__} learns from labels.", "Choose their column.")
         asked = self._request(options)
         field_of = {f"obs['{shown(options[key])}']": key for key in reversed(KEYS) if options[key] is not None}
         for finding in Findings(finding for check in OF_COLUMNS for finding in check(asked)):
@@ -157,7 +185,8 @@ class TrainingPanel(Panel):
         probe = self._class.__new__(self._class)  # what a model expects depends on nothing but its options
         probe.config = typed(self._class.config_class, self._of(options, self._class.__name__), of=self._class.__name__)
         keys = {key: options[key] for key in KEYS}
-        others = {"categorical_covariate_keys": (), "continuous_covariate_keys": (), "unlabeled_category": None}
+        others = {"categorical_covariate_keys": (), "continuous_covariate_keys": ()}
+        others["unlabeled_category"] = options.get(UNLABELED)
         return Request(self.adata, **keys, **others, expects=probe.expects, for_training=True)
 
     def _meant(self) -> dict[str, str]:
@@ -166,7 +195,7 @@ class TrainingPanel(Panel):
             return {}
         options = self._form.usable(self.values)
         n_train = max(1, math.ceil(options["train_size"] * self.adata.n_obs))
-        plan = typed(TrainingPlan, self._of(options, TRAINING), of="train()")
+        plan = typed(self._class.plan_class, self._of(options, TRAINING), of="train()")
         resolved = plan.resolved(n_train, self.adata.n_obs - n_train)
         return {name: f"{getattr(resolved, name):g}" for name in ("max_epochs", "lr") if options[name] is None}
 
@@ -237,7 +266,7 @@ class TrainingPanel(Panel):
     # Code
 
     def _options_of_model(self) -> dict[str, Any]:
-        return self._form.chosen(self.values, [*KEYS, *self._form.names(self._class.__name__), "seed"])
+        return self._form.chosen(self.values, [*KEYS, UNLABELED, *self._form.names(self._class.__name__), "seed"])
 
     def _options_of_training(self) -> dict[str, Any]:
         options = self._form.chosen(self.values, self._form.names(TRAINING))

@@ -22,6 +22,7 @@ OPTIONS = {
     "layer": Words("Counts", "The matrix with the raw counts.", main=True),
     "batch_key": Words("Batch", "Column of obs that tells experiments or samples apart.", main=True),
     "labels_key": Words("Labels", "Column of obs with cell types.", main=True),
+    "unlabeled_category": Words("Not labelled", "The label that stands for cells without one.", main=True),
     "size_factor_key": Words("Size factor", "Column of obs with a positive number per cell; none: its total count."),
     # networks
     "n_latent": Words("Latent dimensions", "Numbers by which a cell is described.", main=True),
@@ -72,6 +73,12 @@ VALUES = {  # of those options whose values do not speak for themselves
         "normal": "normal: for values that are no counts",
     },
     "dispersion": {"gene": "per gene", "gene-batch": "per gene and batch", "gene-label": "per gene and label"},
+    "query_labels": {"use": "use: learn from them", "ignore": "ignore: as if there were none"},
+    "new_labels": {
+        "ignore": "ignore: their cells are unlabelled",
+        "hold out": "hold out: unlabelled, and reported",
+        "extend": "extend: the classifier learns them",
+    },
     "schedule": {"auto": "auto: one cycle, few epochs", "published": "published: constant rate"},
     "device": {"auto": "auto: a GPU if there is one"},
     "mode": {"min": "lower", "max": "higher"},
@@ -91,6 +98,8 @@ MAPPING = {
     "n_neighbors": Words("Neighbours", "Reference cells that vote on a cell's label.", main=True),
     "threshold": Words("Unknown above", "Cells of a larger uncertainty are labelled Unknown; 1: none is.", main=True),
     "max_epochs": Words("Epochs", "Passes over the query, at most.", main=True),
+    "query_labels": Words("Labels of the query", "Whether training may learn from those that the query has."),
+    "new_labels": Words("New labels", "Labels of the query that the reference does not know."),
     "gene_map": Words("Match genes by", "How the query's gene names become the reference's."),
     "min_gene_overlap": Words("Least gene overlap", "Share of the reference's genes that the query must have."),
 }

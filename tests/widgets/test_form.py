@@ -12,11 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from scarches_widgets import models
 from scarches_widgets.training.plan import EarlyStopping, TrainingPlan
 from scarches_widgets.widgets.form import LARGEST, Choice, Field, Form, as_entry, as_python, columns_of, fields_of
-from scarches_widgets.widgets.mapping_panel import MappingOptions
+from scarches_widgets.widgets.mapping_panel import LabelOptions, MappingOptions
 from scarches_widgets.widgets.words import MAPPING, OPTIONS
 
 CONFIGS = [getattr(models, name).config_class for name in models.__all__]
-CLASSES = [*CONFIGS, TrainingPlan, EarlyStopping]
+PLANS = dict.fromkeys(getattr(models, name).plan_class for name in models.__all__)
+CLASSES = [*CONFIGS, *PLANS, EarlyStopping]
 FIELDS = {cls: (list(fields_of(cls, "x")), TypeAdapter(cls)) for cls in CLASSES}
 
 entries = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -36,9 +37,9 @@ def test_every_option_has_a_field_and_words(cls):
     assert all(field.label and field.label[0].isupper() for field in fields_of(cls, "x"))
 
 
-@pytest.mark.parametrize("cls", [*CLASSES, MappingOptions], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [*CLASSES, MappingOptions, LabelOptions], ids=lambda cls: cls.__name__)
 def test_every_default_is_an_entry_that_its_field_takes(cls):
-    words = MAPPING if cls is MappingOptions else OPTIONS
+    words = MAPPING if cls in (MappingOptions, LabelOptions) else OPTIONS
     for field in fields_of(cls, "x", words):
         assert field.problem(field.default) is None, field
 

@@ -306,3 +306,63 @@ def test_forged_messages_start_nothing_and_break_nothing(untouched, data, value,
         enter(panel, **{field["name"]: field["default"] for field in panel.fields})
         wait_until(lambda: not panel._is_looking)
         assert panel.status == "ready" and panel.overlap["share"] == 1
+
+
+# A reference with a classifier
+
+
+@pytest.fixture
+def labelled_reference(reference_cells):
+    model = sca.models.SCANVI(reference_cells, batch_key="batch", labels_key="cell_type", **SMALL)
+    model.train(**QUICK)
+    return model
+
+
+def test_a_classifier_s_labels_and_novelty_stand_beside_those_of_the_neighbours(labelled_reference, query_cells):
+    del query_cells.obs["cell_type"]
+    panel = mapped(looked(MappingPanel(labelled_reference, query_cells, max_epochs=2)))
+    columns = ["predicted", "uncertainty", "classified", "classified_uncertainty", "novelty"]
+    assert [f"obs['{name}_cell_type']" for name in columns] == panel.results["written"][1:]
+    expected = panel.model.predict_with_uncertainty()
+    np.testing.assert_array_equal(query_cells.obs["classified_cell_type"], expected["label"])
+    np.testing.assert_array_equal(query_cells.obs["novelty_cell_type"], expected["novelty"])
+    assert panel.classified.equals(expected)
+    agree = (query_cells.obs["classified_cell_type"] == query_cells.obs["predicted_cell_type"]).mean()
+    assert f"the same label to {agree:.1%} of the cells" in " ".join(panel.progress["notes"])
+
+
+def test_the_code_with_a_classifier_gives_the_same_columns(labelled_reference, query_cells):
+    panel = looked(MappingPanel(labelled_reference, query_cells.copy(), max_epochs=2))
+    panel.set(query_labels="ignore")
+    mapped(looked(panel))
+    code = panel.code()
+    assert 'query_labels="ignore"' in code
+    names = {"query": query_cells, "reference": labelled_reference}
+    exec(code.replace("model.train(", "model.train(progress=False, "), names)
+    for column in ("classified_cell_type", "classified_uncertainty_cell_type", "novelty_cell_type"):
+        np.testing.assert_array_equal(query_cells.obs[column], panel.query.obs[column])
+
+
+def test_without_the_references_cells_the_classifier_still_labels(labelled_reference, query_cells, tmp_path):
+    labelled_reference.save(tmp_path / "model")
+    reference = type(labelled_reference).load(tmp_path / "model")
+    panel = mapped(looked(MappingPanel(reference, query_cells, max_epochs=1, query_labels="ignore")))
+    assert panel.labels is None and "obs['classified_cell_type']" in panel.results["written"]
+
+
+def test_labels_that_the_query_has_are_warned_of_and_can_be_ignored_or_learnt(labelled_reference, query_cells):
+    query_cells.obs["cell_type"] = query_cells.obs["cell_type"].astype(str).replace("Naive B", "Mature B")
+    panel = looked(MappingPanel(labelled_reference, query_cells, max_epochs=1))
+    said = texts(panel, "")
+    assert "carry labels that the reference knows" in said and "1 label of the query is new (Mature B)" in said
+    enter(panel, query_labels="ignore", new_labels="hold out")
+    assert "carry labels" not in texts(looked(panel), "") and "Mature B" not in texts(panel, "")
+    enter(panel, new_labels="extend")
+    assert looked(panel).status == "invalid" and "query_labels='ignore' hides the cells" in panel.blocked
+    enter(panel, query_labels="use")
+    mapped(looked(panel))
+    assert "Mature B" in panel.model.schema.labels
+
+
+def test_a_reference_without_a_classifier_has_no_options_for_it(panel):
+    assert "query_labels" not in panel.values and mapped(panel).classified is None

@@ -490,3 +490,43 @@ def test_forged_messages_start_nothing_and_break_nothing(untouched, data, value,
         enter(panel, **{field["name"]: field["default"] for field in panel.fields})
         wait_until(lambda: not panel._is_looking)
         assert panel.status == "ready" and not panel.blocked
+
+
+# scANVI
+
+
+@pytest.fixture
+def partly_labelled(atlas):
+    cells = atlas.copy()
+    cells.obs["cell_type"] = cells.obs["cell_type"].astype(object)
+    cells.obs.loc[cells.obs_names[::4], "cell_type"] = "Unknown"
+    return cells
+
+
+def test_a_model_that_learns_labels_asks_for_them_and_for_what_stands_for_none(partly_labelled):
+    panel = looked(TrainingPanel(partly_labelled, "SCANVI", batch_key="batch", max_epochs=1, **TINY))
+    assert panel.status == "invalid" and "SCANVI learns from labels" in texts(panel, "labels_key")
+    [field] = [one for one in panel.fields if one["name"] == "unlabeled_category"]
+    values = [choice["value"] for choice in field["choices"]]
+    assert values[:2] == [None, "Unknown"] and {"Naive B", "batch1"} <= set(values)
+    enter(panel, labels_key="cell_type", unlabeled_category="Unknown")
+    assert looked(panel).status == "ready"
+    assert {"classification_weight", "n_samples_per_label", "linear_classifier"} <= set(panel.values)
+    click(panel, "train")
+    assert panel.wait(60) == "done", panel.error
+    assert "Unknown" not in panel.model.schema.labels and panel.model.schema.unlabeled_category == "Unknown"
+    assert set(panel.model.predict()) <= set(panel.model.schema.labels)
+
+
+def test_the_code_of_a_model_that_learns_labels_makes_the_same_model(partly_labelled):
+    panel = looked(TrainingPanel(partly_labelled, "SCANVI", batch_key="batch", labels_key="cell_type", **TINY))
+    panel.set(unlabeled_category="Unknown", classification_weight=20.0, n_samples_per_label=9, max_epochs=1)
+    click(panel, "train")
+    assert panel.wait(60) == "done", panel.error
+    code = panel.code()
+    assert 'unlabeled_category="Unknown"' in code and "classification_weight=20.0, n_samples_per_label=9" in code
+    assert fingerprint(built(code, partly_labelled)) == fingerprint(panel.model)
+
+
+def test_models_that_learn_no_labels_are_not_asked_what_stands_for_none(panel):
+    assert "unlabeled_category" not in panel.values and "classification_weight" not in panel.values

@@ -250,7 +250,7 @@ class Model:
         return TrainingCells(self._cells(self._adata_or_own(None)), plan)
 
     def _resolved(self, plan: TrainingPlan, cells: TrainingCells) -> TrainingPlan:
-        return plan.resolved(cells.n_train, cells.n_validation)
+        return plan.resolved(cells.n_train, cells.n_validation, of_query=bool(self._surgeries))
 
     def watch_runs(self, watcher: Callable[[TrainingRun], None]) -> None:
         """Call `watcher` with each `TrainingRun` that begins from now on, before its first step."""

@@ -27,6 +27,8 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 AUTO_STEPS = 700  # optimisation steps of a run whose epochs follow from the data
 AUTO_EPOCHS = (8, 400)
+SURGERY_STEPS = 250  # of a query's run: its new batches' rows are few weights, and start as an average batch's
+SURGERY_EPOCHS = (3, 400)
 WARM_UP = 0.15  # share of the steps in which the learning rate rises
 KL_WARM_UP = 0.4  # share of the steps in which the KL weight rises
 FIRST_SHARE = 1 / 25  # learning rate of the first step, as a share of the highest
@@ -85,17 +87,17 @@ class TrainingPlan:
     device: str = "auto"  # "auto" takes a CUDA device if there is one
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # CPU threads; small models are fastest with one
 
-    def resolved(self, n_train: int, n_validation: int = 0) -> TrainingPlan:
-        """This plan with every None replaced by what it means for so many cells."""
+    def resolved(self, n_train: int, n_validation: int = 0, of_query: bool = False) -> TrainingPlan:
+        """This plan with every None replaced by what it means for so many cells, or for a query after surgery."""
         if self.schedule == "published":
             n_epochs, lr = _published_epochs(n_train + n_validation), 1e-3
         else:
-            n_epochs, lr = self._auto_epochs(n_train), 1e-2
+            n_epochs, lr = self._auto_epochs(n_train, of_query), 1e-2
         return replace(self, max_epochs=self.max_epochs or n_epochs, lr=self.lr or lr)
 
-    def _auto_epochs(self, n_train: int) -> int:
-        lowest, highest = AUTO_EPOCHS
-        return min(highest, max(lowest, math.ceil(AUTO_STEPS * self.batch_size / n_train)))
+    def _auto_epochs(self, n_train: int, of_query: bool) -> int:
+        n_steps, (lowest, highest) = (SURGERY_STEPS, SURGERY_EPOCHS) if of_query else (AUTO_STEPS, AUTO_EPOCHS)
+        return min(highest, max(lowest, math.ceil(n_steps * self.batch_size / n_train)))
 
     def optimizer(self, parameters) -> Adam:
         """Adam over the trainable `parameters`."""

@@ -162,7 +162,8 @@ class MappingPanel(Panel):
     def _meant(self) -> dict[str, str]:
         """How many epochs the schedule would choose."""
         plan = TrainingPlan()
-        epochs = plan.resolved(max(1, math.ceil(plan.train_size * self.query.n_obs))).max_epochs
+        n_train = max(1, math.ceil(plan.train_size * self.query.n_obs))
+        epochs = plan.resolved(n_train, self.query.n_obs - n_train, of_query=True).max_epochs
         return {"max_epochs": f"{epochs}"}
 
     def _findings_of_labels(self, options: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:

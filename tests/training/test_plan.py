@@ -47,6 +47,14 @@ def test_what_the_user_says_is_not_replaced(schedule):
 # Learning rate
 
 
+@pytest.mark.parametrize(("n_train", "expected"), [(50, 400), (2_738, 12), (100_000, 3)])
+def test_a_query_after_surgery_gets_about_250_steps(n_train, expected):
+    assert plan().resolved(n_train, of_query=True).max_epochs == expected
+    assert plan(max_epochs=7).resolved(n_train, of_query=True).max_epochs == 7
+    published = plan(schedule="published")
+    assert published.resolved(n_train, of_query=True) == published.resolved(n_train)
+
+
 @pytest.mark.parametrize("n_steps", [20, 700, 12_345])
 def test_one_cycle_rises_over_the_first_15_percent_of_the_steps_and_falls_to_zero(n_steps):
     rate = rates(plan(lr=1.0, max_epochs=1), n_steps)

@@ -78,6 +78,7 @@ class LossMonitor(View):
         self._lock = threading.RLock()
         self.run: TrainingRun | None = None
         self._rows: list[tuple[float, ...]] = []
+        self._columns: list[tuple[str, str]] = []  # "train" or "val", and the term
         self._notes: list[str] = []
         self._sent = 0
         self._best: EpochEnded | None = None
@@ -130,20 +131,24 @@ class LossMonitor(View):
 
     def _collect(self) -> None:
         """Make rows of the epochs that have ended since the last time."""
-        for epoch in self.run.epochs[len(self._rows) :] if self.run else ():
-            self._add(epoch)
+        fresh = self.run.epochs[len(self._rows) :] if self.run else []
+        if fresh and not self._rows:
+            self._begin(fresh[0])
+        for epoch in fresh:
+            parts = {"train": epoch.train, "val": epoch.validation or {}}
+            fixed = (epoch.epoch, epoch.learning_rate, epoch.kl_weight)
+            self._rows.append((*fixed, *(parts[part].get(term, np.nan) for part, term in self._columns)))
+            if self._best is None or _watched(epoch) < _watched(self._best):
+                self._best = epoch
 
-    def _add(self, epoch: EpochEnded) -> None:
-        if self._best is None or _watched(epoch) < _watched(self._best):
-            self._best = epoch
-        series = self.series if self._rows else [vars(one) for one in _series_of(epoch)]
-        by_key = {f"train_{name}": value for name, value in epoch.train.items()}
-        by_key |= {f"val_{name}": value for name, value in (epoch.validation or {}).items()}
-        fixed = (epoch.epoch, epoch.learning_rate, epoch.kl_weight)
-        self._rows.append((*fixed, *(by_key.get(one["key"], np.nan) for one in series)))
-        if series != self.series:  # else the page keeps its chart, also for another run
+    def _begin(self, epoch: EpochEnded) -> None:
+        """Find the curves that a run has; the page keeps its chart if they are those of the run before."""
+        series = [vars(one) for one in _series_of(epoch)]
+        self._columns = [(one["part"], one["term"]) for one in series]
+        if series != self.series:
+            first = [{"train": epoch.train, "val": epoch.validation or {}}[part][term] for part, term in self._columns]
             self.series = series
-            self.figure = figure_item(_figure(series, self._rows[0]))
+            self.figure = figure_item(_figure(series, (epoch.epoch, epoch.learning_rate, epoch.kl_weight, *first)))
 
     # To the screen, on the publisher's thread
 
@@ -186,7 +191,7 @@ class LossMonitor(View):
             "patience": [last.n_without_improvement, run.started.patience] if last and run.started.patience else None,
             "seconds_per_epoch": statistics.fmean(seconds) if seconds else None,
             "eta": statistics.fmean(seconds) * to_go if seconds else None,
-            "eta_spread": statistics.stdev(seconds) * to_go**0.5 if len(seconds) > 1 else None,
+            "eta_spread": float(np.std(seconds, ddof=1)) * to_go**0.5 if len(seconds) > 1 else None,
             "schedule": run.started.schedule,
             "in_foreground": run.in_foreground,
             "notes": self._notes[-20:],

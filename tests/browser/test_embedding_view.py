@@ -64,7 +64,13 @@ def wait_for_selected(notebook, n, views=1):
 
 
 def in_python(notebook, expression):
-    return json.loads(notebook.execute(f"import json; print(json.dumps({expression}))"))
+    """The expression's value, after the kernel has heard of the selection: it and a cell come by different threads."""
+    n = int(notebook.widget(VIEW).get_attribute("data-selected"))
+    heard = (
+        "import json, time\nend = time.time() + 20\n"
+        f"while len(umap.selection) != {n} and time.time() < end: time.sleep(0.02)"
+    )
+    return json.loads(notebook.execute(f"{heard}\nprint(json.dumps({expression}))"))
 
 
 def drawn(notebook):

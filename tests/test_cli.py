@@ -41,6 +41,21 @@ def test_map_trains_a_reference_and_writes_labels_embedding_models_and_report(at
     assert "surgery + kNN" in capsys.readouterr().out
 
 
+def test_map_with_a_model_that_learns_labels_writes_its_own_beside_the_neighbours(atlas_file, tmp_path):
+    out = tmp_path / "mapped"
+    status = run("map", "--model", "SCANVI", "--reference", atlas_file, "--query-batches", "batch2", "--batch-key",
+                 "batch", "--labels-key", "cell_type", "--out", out, *QUICK)  # fmt: skip
+    assert status == 0
+    labels = pd.read_csv(out / "labels.csv", index_col="cell")
+    assert list(labels) == ["batch", "predicted", "uncertainty", "classified", "classified_uncertainty", "novelty"]
+    assert labels["novelty"].between(0, 1).all()
+    scores = pd.read_csv(out / "scores.csv", index_col="method")
+    truth = ad.read_h5ad(atlas_file).obs.loc[labels.index, "cell_type"]
+    assert scores.loc["surgery + classifier", "accuracy"] == pytest.approx((labels["classified"] == truth).mean())
+    query = sca.models.SCANVI.load(out / "query_model")
+    assert query.ignores_labels and "train_classification" not in query.history  # the query's labels are for scores
+
+
 def test_train_saves_a_model_onto_which_map_maps_another_file(atlas, atlas_file, tmp_path):
     model, out, query = tmp_path / "model", tmp_path / "mapped", tmp_path / "query.h5ad"
     atlas[atlas.obs["batch"] == "batch2"].copy().write_h5ad(query)

@@ -27,15 +27,14 @@ logger = logging.getLogger(__name__)
 Tell = Callable[[str, dict], None]  # name of an event and its content
 
 # the setting published with scArches, under which a query can be mapped by surgery
-SURGERY_READY = {
-    "SCVI": {
-        "n_layers": 2,
-        "encode_covariates": True,
-        "deeply_inject_covariates": False,
-        "use_layer_norm": "both",
-        "use_batch_norm": "none",
-    }
+PUBLISHED_FOR_SURGERY = {
+    "n_layers": 2,
+    "encode_covariates": True,
+    "deeply_inject_covariates": False,
+    "use_layer_norm": "both",
+    "use_batch_norm": "none",
 }
+SURGERY_READY = {"SCVI": PUBLISHED_FOR_SURGERY, "SCANVI": PUBLISHED_FOR_SURGERY}
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -124,9 +123,10 @@ def finish(job: MapJob, reference: Model, query_cells: AnnData, tell: Tell, prog
 def _trained(job: TrainJob | MapJob, adata: AnnData, tell: Tell, progress: bool) -> Model:
     config = SURGERY_READY.get(job.model, {}) | job.config
     keys = {"batch_key": job.batch_key, "layer": job.layer}
-    if isinstance(job, TrainJob):
+    cls = _model_class(job.model)
+    if isinstance(job, TrainJob) or hasattr(cls, "predict"):
         keys["labels_key"] = job.labels_key
-    model = _model_class(job.model)(adata, seed=job.seed, **keys, **config)
+    model = cls(adata, seed=job.seed, **keys, **config)
     run = model.train(**{"seed": job.seed, "progress": progress, **job.train})
     for event in (run.started, *run.epochs, run.ended):
         tell(type(event).__name__, event.as_dict())
@@ -190,9 +190,9 @@ def _write(job: MapJob, reference: Model, mapped: Mapped) -> None:
     mapped.cells.write_h5ad(job.out / "mapped.h5ad", compression="gzip")
     if mapped.scores is not None:
         is_query = mapped.cells.obs["role"] == "query"
-        mapped.cells.obs.loc[is_query, ["batch", "predicted", "uncertainty"]].to_csv(
-            job.out / "labels.csv", index_label="cell"
-        )
+        columns = ["batch", "predicted", "uncertainty", "classified", "classified_uncertainty", "novelty"]
+        written = mapped.cells.obs.loc[is_query, mapped.cells.obs.columns.intersection(columns, sort=False)]
+        written.to_csv(job.out / "labels.csv", index_label="cell")
         mapped.scores.to_csv(job.out / "scores.csv", index_label="method")
     title = f"{job.query.name if job.query else ', '.join(job.query_batches)} on {job.reference.name}"
     write_report(job.out / "report.html", title, mapped, reference)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EMBEDDING = "X_mapped"  # key in obsm of a mapped AnnData
 BASELINE = "X_pca"
 METHODS = {EMBEDDING: "surgery + kNN", BASELINE: "PCA + kNN"}
+CLASSIFIER = "surgery + classifier"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Mapped:
     ----------
     cells
         Reference and query together, without counts. `obs`: `role` ("reference" or "query"), `batch`, and where labels
-        were asked for `label` (the label given in the data; empty if none), `predicted` and `uncertainty` (query only).
+        were asked for `label` (the label given in the data; empty if none), `predicted` and `uncertainty` (query only);
+        if the model has a classifier of these labels, also its `classified`, `classified_uncertainty` and `novelty`.
         `obsm`: "X_mapped", latents of the adapted model, and "X_pca", the baseline.
     model
         The adapted model.
@@ -66,13 +68,15 @@ def map_onto(
     n_neighbors, threshold
         See `weighted_knn_transfer`.
     surgery, train
-        Options of `load_query_data` and of `train`.
+        Options of `load_query_data` and of `train`. A model with a classifier ignores the query's labels, unless
+        `surgery` says otherwise.
 
     Returns
     -------
     Mapped
     """
-    model = type(reference).load_query_data(query, reference, **(surgery or {}))
+    unseen = {"query_labels": "ignore"} if hasattr(reference, "predict") else {}
+    model = type(reference).load_query_data(query, reference, **(unseen | (surgery or {})))
     model.train(**(train or {}))
     cells = _together(reference, query, labels_key)
     is_query = (cells.obs["role"] == "query").to_numpy()
@@ -90,6 +94,11 @@ def map_onto(
         if key == EMBEDDING:
             cells.obs.loc[is_query, "predicted"] = labels
             cells.obs.loc[is_query, "uncertainty"] = uncertainty
+    if hasattr(model, "predict_with_uncertainty") and labels_key == model.schema.labels_key:
+        said = model.predict_with_uncertainty()
+        rows[CLASSIFIER] = _scores(cells, is_query, EMBEDDING, said["label"].to_numpy(), said["uncertainty"].to_numpy())
+        cells.obs["classified"], cells.obs["classified_uncertainty"], cells.obs["novelty"] = "", np.nan, np.nan
+        cells.obs.loc[is_query, ["classified", "classified_uncertainty", "novelty"]] = said.to_numpy()
     return Mapped(cells, model, pd.DataFrame(rows).T)
 
 

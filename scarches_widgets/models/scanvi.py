@@ -304,7 +304,7 @@ class SCANVI(LabelVerbs, ExpressionVerbs, Model):
 
     def _resolved(self, plan: SCANVIPlan, cells: TrainingCells) -> TrainingPlan:
         resolved = super()._resolved(plan, cells)
-        if plan.max_epochs is None and self.is_pretrained and not self.is_trained:
+        if plan.max_epochs is None and self.is_pretrained:
             third = max(2, round(resolved.max_epochs / 3))
             return replace(resolved, max_epochs=min(10, third) if plan.schedule == "published" else third)
         return resolved

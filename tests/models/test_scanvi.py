@@ -295,8 +295,16 @@ def test_a_third_of_the_epochs_suffice_after_a_scvi(trained, reference_cells):
         epochs[schedule] = [m._resolved(plan, m._training_cells(plan)).max_epochs for m in (alone, after)]
     assert epochs["auto"][1] == round(epochs["auto"][0] / 3)
     assert epochs["published"] == [400, 10]
-    after.train(**QUICK)
-    assert after._resolved(plan, after._training_cells(plan)).max_epochs == 400  # trained on, it is like any other
+
+
+def test_a_run_after_a_scvi_that_was_stopped_can_be_taken_up_by_the_same_model(trained, tmp_path):
+    model = SCANVI.from_scvi_model(trained, "Unknown", labels_key="cell_type")
+    model.watch_runs(lambda run: run.subscribe(lambda event: run.stop("epoch")))
+    options = {"schedule": "published", "progress": False, "checkpoint_dir": tmp_path}
+    model.train(**options)
+    model._watchers.clear()
+    assert model.run.status == "stopped"
+    assert model.train(**options, resume=True).status == "done" and len(model.history) == 10
 
 
 def test_options_that_contradict_the_scvi_are_refused_with_its_value(trained):

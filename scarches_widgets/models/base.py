@@ -285,7 +285,7 @@ class Model:
     # Using a fitted model
 
     def get_latent_representation(
-        self, adata=None, *, give_mean: bool = True, return_dist: bool = False, seed: int = 0, batch_size: int = 1024
+        self, adata=None, *, give_mean: bool = True, return_dist: bool = False, seed: int = 0, batch_size: int = 256
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Where each cell lies in latent space: the posterior mean.
 
@@ -323,7 +323,7 @@ class Model:
 
     def _of_own_cells(self, rows: np.ndarray, function: Callable[[Minibatch], Tensor]) -> np.ndarray:
         """`function` of those of the model's own cells, one row per cell."""
-        minibatches = self._cells(self.adata).minibatches(rows, 1024)
+        minibatches = self._cells(self.adata).minibatches(rows, 256)
         with torch.no_grad():
             return np.concatenate([function(cells.to(self.device)).cpu().numpy() for cells in minibatches])
 

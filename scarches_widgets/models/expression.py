@@ -32,7 +32,7 @@ class ExpressionVerbs:
         if self.module.library is None or not new_levels.get(BATCH):
             return
         sizes, codes = [], []
-        for cells in self._cells(adata).in_order(1024):
+        for cells in self._cells(adata).in_order(256):
             sizes.append(cells.library_size.squeeze(1).double().log().numpy())
             codes.append(cells.batch.numpy())
         self.module.library.prior.count(np.concatenate(sizes), np.concatenate(codes))
@@ -49,7 +49,7 @@ class ExpressionVerbs:
         n_samples: int | None = None,
         return_mean: bool = True,
         seed: int = 0,
-        batch_size: int = 1024,
+        batch_size: int = 256,
     ) -> pd.DataFrame | np.ndarray:
         """Expression as the decoder sees it, without the noise of counting.
 
@@ -130,13 +130,13 @@ class ExpressionVerbs:
             return np.arange(self.schema.n_genes)
         return self._known_genes(gene_list)
 
-    def get_latent_library_size(self, adata=None, *, batch_size: int = 1024) -> np.ndarray:
+    def get_latent_library_size(self, adata=None, *, batch_size: int = 256) -> np.ndarray:
         """Each cell's library size, float32 (cells, 1): its total count, or the median of the inferred one."""
         return self._per_cell(adata, lambda cells: self._sized(cells).library_size, batch_size)
 
     # The distribution of counts
 
-    def get_likelihood_parameters(self, adata=None, *, batch_size: int = 1024) -> dict[str, np.ndarray]:
+    def get_likelihood_parameters(self, adata=None, *, batch_size: int = 256) -> dict[str, np.ndarray]:
         """Parameters of each count's distribution at the posterior mean, each (cells, genes).
 
         Returns
@@ -172,7 +172,7 @@ class ExpressionVerbs:
         n_samples: int = 1,
         gene_list: Sequence[str] | None = None,
         seed: int = 0,
-        batch_size: int = 1024,
+        batch_size: int = 256,
     ) -> np.ndarray:
         """Counts as the model would draw them for these cells: a latent, then counts.
 
@@ -297,12 +297,12 @@ class ExpressionVerbs:
 
     # How well counts are explained
 
-    def get_elbo(self, adata=None, *, seed: int = 0, batch_size: int = 1024) -> float:
+    def get_elbo(self, adata=None, *, seed: int = 0, batch_size: int = 256) -> float:
         """Mean evidence lower bound, in nats per cell; higher is better. One posterior sample per cell."""
         terms = self._loss_terms(adata, seed, batch_size)
         return -float(sum(terms.values()))
 
-    def get_reconstruction_error(self, adata=None, *, seed: int = 0, batch_size: int = 1024) -> float:
+    def get_reconstruction_error(self, adata=None, *, seed: int = 0, batch_size: int = 256) -> float:
         """Mean of −log p(counts | z), in nats per cell, at one posterior sample per cell; lower is better."""
         return float(self._loss_terms(adata, seed, batch_size)["reconstruction"])
 

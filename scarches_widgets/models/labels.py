@@ -20,7 +20,7 @@ class LabelVerbs:
 
     ignores_labels = False  # in training, those of its own cells
 
-    def predict(self, adata=None, soft: bool = False, *, batch_size: int = 1024) -> np.ndarray | pd.DataFrame:
+    def predict(self, adata=None, soft: bool = False, *, batch_size: int = 256) -> np.ndarray | pd.DataFrame:
         """Label each cell, by the classifier at the posterior mean.
 
         Parameters
@@ -42,7 +42,7 @@ class LabelVerbs:
         columns = pd.Index(self.schema.labels, name=self.schema.labels_key, dtype=object)
         return pd.DataFrame(p, index=self._adata_or_own(adata).obs_names, columns=columns)
 
-    def predict_with_uncertainty(self, adata=None, *, batch_size: int = 1024) -> pd.DataFrame:
+    def predict_with_uncertainty(self, adata=None, *, batch_size: int = 256) -> pd.DataFrame:
         """Label each cell, and say how sure the label is, and how unlike all labelled cells the cell is.
 
         A classifier spreads its probability over the labels that it knows, so a cell of an unknown type can be
@@ -86,7 +86,7 @@ class LabelVerbs:
     def _split(self, latents_and_probabilities: np.ndarray) -> list[np.ndarray]:
         return np.split(latents_and_probabilities, [self.config.n_latent], axis=1)
 
-    def held_out_report(self, *, batch_size: int = 1024) -> pd.DataFrame:
+    def held_out_report(self, *, batch_size: int = 256) -> pd.DataFrame:
         """What became of the cells whose labels the model does not know.
 
         Returns

@@ -60,7 +60,9 @@ class LabelNovelty(nn.Module):
         combined = −log(1 − q_distance) − log(1 − q_uncertainty)
         novelty  = share of the reference's labelled cells whose combined value is less
 
-    so novelty is uniform over 0 to 1 for cells such as those, and close to 1 for others.
+    so novelty is uniform over 0 to 1 for cells such as those, and larger for others. How much larger depends on the
+    kind and on the training: for one type of `datasets.atlas` left out of the reference, the AUROC was 0.66 to 0.92
+    (mean 0.78 over types and seeds).
 
     Parameters
     ----------

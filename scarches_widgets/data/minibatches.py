@@ -15,8 +15,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .matrix import matrix_of
 from .schema import BATCH, DataSchema
-from .validate import matrix_of
 
 WINDOW = 8192  # rows per read from a file or a dask graph
 

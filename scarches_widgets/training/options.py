@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..data.names import did_you_mean, listed
 from .plan import EarlyStopping, TrainingPlan
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # scArches and scvi-tools -> here
@@ -43,6 +45,13 @@ PUBLISHED_SPELLINGS = {
     "early_stopping_patience": "patience",
     "early_stopping_warmup_epochs": "warmup_epochs",
     "reduce_lr_on_plateau": "reduce_lr",
+}
+WITHOUT_EFFECT = {  # of both upstreams' train(), and why it is not needed here
+    "check_val_every_n_epoch": "the cells held out are looked at after every epoch",
+    "enable_progress_bar": "progress=False hides the bar",
+    "seed_everything": "seed=… decides everything",
+    "shuffle_set_split": "the split is always drawn by the seed",
+    "load_sparse_tensor": "rows are always fetched sparse",
 }
 
 
@@ -113,12 +122,27 @@ def planned(
         options[name] = value
     stopping = respelled(early_stopping_kwargs or {})
     watched = field_names(EarlyStopping)
+    for name in WITHOUT_EFFECT.keys() & options:
+        logger.info("%s=%r has no effect: %s.", name, options.pop(name), WITHOUT_EFFECT[name])
+    if "use_gpu" in options:
+        if "device" in options:
+            raise TypeError("use_gpu and device are two spellings of one option. Give one of them.")
+        options["device"] = _device_of_use_gpu(options.pop("use_gpu"))
     for name in [name for name in options if name in watched]:
         if name in stopping:
             raise TypeError(f"{name} is given in two places: to train() and in early_stopping_kwargs. Give it once.")
         stopping[name] = options.pop(name)
     options["early_stopping_kwargs"] = typed(EarlyStopping, stopping, of="early_stopping_kwargs")
     return typed(cls, options, of="train()")
+
+
+def _device_of_use_gpu(value: Any) -> str:
+    """scvi-tools before 1.0: None or True is a GPU if there is one, an int its number, a str its name."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, bool):
+        return "cpu" if value is False else "auto"
+    return f"cuda:{value}"
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:

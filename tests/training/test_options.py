@@ -5,8 +5,8 @@ import pytest
 from small import QUICK, SMALL, fingerprint
 
 import scarches_widgets as sca
-from scarches_widgets.training.options import PUBLISHED_SPELLINGS, respelled
-from scarches_widgets.training.plan import METRICS
+from scarches_widgets.training.options import PUBLISHED_SPELLINGS, planned, respelled
+from scarches_widgets.training.plan import METRICS, TrainingPlan
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +253,26 @@ def test_an_upstream_spelling_gives_the_same_bits_as_ours_and_others_than_the_de
         return fingerprint(model)
 
     assert result(theirs) == result(ours) != result({})
+
+
+def test_options_of_upstream_that_need_nothing_here_are_logged_not_refused(model, caplog):
+    with caplog.at_level("INFO", logger="scarches_widgets"):
+        model.train(max_epochs=1, progress=False, check_val_every_n_epoch=10, plan_kwargs={"weight_decay": 0.0})
+    assert (
+        "check_val_every_n_epoch=10 has no effect: the cells held out are looked at after every epoch." in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "device"), [(None, "auto"), (True, "auto"), (False, "cpu"), (1, "cuda:1"), ("cuda:0", "cuda:0")]
+)
+def test_use_gpu_of_older_scvi_tools_is_a_device(value, device):
+    assert planned(TrainingPlan, {"use_gpu": value}).device == device
+
+
+def test_use_gpu_beside_a_device_is_refused(model):
+    with pytest.raises(TypeError, match="use_gpu and device are two spellings"):
+        model.train(use_gpu=False, device="cpu")
 
 
 @pytest.mark.parametrize(

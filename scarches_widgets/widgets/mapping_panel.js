@@ -65,11 +65,14 @@ function overviewOf(model, signal) {
 }
 
 function tableOf(results) {
-  const head = ["Label", "Cells", "Share", "Mean uncertainty", "Unknown"];
-  const rows = results.rows.map((row) => element("tr", {}, element("th", { scope: "row" }, row.label),
-    ...[row.n.toLocaleString("en"), percent(row.n / results.n_cells), row.mean.toFixed(2), percent(row.unknown)].map((text) => element("td", {}, text))));
+  const classified = results.agrees !== null;
+  const head = ["Label", "Cells", "Share", "Mean uncertainty", "Unknown", ...(classified ? ["Classifier agrees"] : [])];
+  const texts = (row) => [row.n.toLocaleString("en"), percent(row.n / results.n_cells), row.mean.toFixed(2), percent(row.unknown),
+    ...(classified ? [percent(row.agrees)] : [])];
+  const rows = results.rows.map((row) => element("tr", {}, element("th", { scope: "row" }, row.label), ...texts(row).map((text) => element("td", {}, text))));
   const cut = results.n_labels > rows.length ? `The ${rows.length} most frequent of ${results.n_labels} labels. ` : "";
-  const caption = `${cut}Labels by the neighbours' vote; "Unknown" is the share of cells above the threshold of ${formatNumber(results.threshold)}.`;
+  const caption = `${cut}Labels by the neighbours' vote; "Unknown" is the share of cells above the threshold of ${formatNumber(results.threshold)}${
+    classified ? `; the reference's classifier gives the same label to ${percent(results.agrees)} of all cells` : ""}.`;
   return element("div", { class: "scaw-table-host", tabindex: "0", role: "region", "aria-label": "Predicted labels" },
     element("table", { class: "scaw-table" }, element("caption", { class: "scaw-hint" }, caption),
       element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col" }, text)))), element("tbody", {}, ...rows)));

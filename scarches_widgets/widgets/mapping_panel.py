@@ -313,9 +313,6 @@ class MappingPanel(Panel):
         self.classified = classified
         if classified is not None:
             to_write |= {("obs", name): classified[column].to_numpy() for column, name in self._columns.items()}
-        if winners is not None and classified is not None:
-            agree = float((classified["label"].to_numpy() == names).mean())
-            self._notes.append(f"Classifier and neighbours' vote give the same label to {agree:.1%} of the cells.")
         written = []
         with collected_warnings():  # a view becomes an AnnData of its own
             for (part, name), value in to_write.items():
@@ -328,9 +325,9 @@ class MappingPanel(Panel):
         self.labels, self.uncertainties = (
             self.query.obs[f"{what}_{key}"].copy() for what in ("predicted", "uncertainty")
         )
-        return {"written": written, "n_cells": len(z), "labels_key": shown(key)} | _summed_up(
-            names, uncertainty, threshold
-        )
+        agrees = None if classified is None else classified["label"].to_numpy() == names
+        summary = _summed_up(names, uncertainty, threshold, agrees)
+        return {"written": written, "n_cells": len(z), "labels_key": shown(key), **summary}
 
     @property
     def _columns(self) -> dict[str, str]:
@@ -439,16 +436,18 @@ def _checked(reference: object, query: object) -> tuple[Model, AnnData]:
     return reference, query
 
 
-def _summed_up(winners: np.ndarray, uncertainty: np.ndarray, threshold: float) -> dict[str, Any]:
-    """A row per label, most cells first, and a histogram."""
-    cells = pd.DataFrame({"label": winners, "uncertainty": uncertainty, "unknown": uncertainty > threshold})
-    by_label = cells.groupby("label").agg(
-        n=("unknown", "size"), mean=("uncertainty", "mean"), unknown=("unknown", "mean")
-    )
-    by_label = by_label.sort_values("n", ascending=False, kind="stable")
+def _summed_up(
+    winners: np.ndarray, uncertainty: np.ndarray, threshold: float, agrees: np.ndarray | None
+) -> dict[str, Any]:
+    """A row per label, most cells first, and a histogram; with a classifier, the share of cells on which it agrees."""
+    cells = pd.DataFrame({"label": winners, "mean": uncertainty, "unknown": uncertainty > threshold})
+    if agrees is not None:
+        cells["agrees"] = agrees
+    by_label = cells.groupby("label")
+    means = by_label.mean().assign(n=by_label.size()).sort_values("n", ascending=False, kind="stable")
     rows = [
-        {"label": shown(row.Index), "n": int(row.n), "mean": float(row.mean_), "unknown": float(row.unknown)}
-        for row in by_label.rename(columns={"mean": "mean_"}).itertuples()
+        {"label": shown(label), "n": int(row.pop("n")), **{name: float(value) for name, value in row.items()}}
+        for label, row in means.to_dict("index").items()
     ]
     bars, _ = np.histogram(uncertainty, bins=BARS, range=(0, 1))
     return {
@@ -458,4 +457,5 @@ def _summed_up(winners: np.ndarray, uncertainty: np.ndarray, threshold: float) -
         "threshold": threshold,
         "n_unknown": int(cells["unknown"].sum()),
         "mean": float(uncertainty.mean()),
+        "agrees": None if agrees is None else float(agrees.mean()),
     }

@@ -328,7 +328,8 @@ def test_a_classifier_s_labels_and_novelty_stand_beside_those_of_the_neighbours(
     np.testing.assert_array_equal(query_cells.obs["novelty_cell_type"], expected["novelty"])
     assert panel.classified.equals(expected)
     agree = (query_cells.obs["classified_cell_type"] == query_cells.obs["predicted_cell_type"]).mean()
-    assert f"the same label to {agree:.1%} of the cells" in " ".join(panel.progress["notes"])
+    assert panel.results["agrees"] == pytest.approx(agree)
+    assert sum(row["agrees"] * row["n"] for row in panel.results["rows"]) == pytest.approx(agree * query_cells.n_obs)
 
 
 def test_the_code_with_a_classifier_gives_the_same_columns(labelled_reference, query_cells):

@@ -42,7 +42,8 @@ class Case:
 
 
 LABELS = {"batch_key": "batch", "labels_key": "cell_type", "unlabeled_category": "Unknown"}
-MODELS = [Case(sca.models.SCVI, SMALL), Case(sca.models.SCANVI, SMALL, LABELS)]
+TRVAE = {"hidden_layer_sizes": (16, 12), "n_latent": 4}
+MODELS = [Case(sca.models.SCVI, SMALL), Case(sca.models.SCANVI, SMALL, LABELS), Case(sca.models.TRVAE, TRVAE)]
 
 
 @pytest.fixture(params=MODELS, ids=lambda case: case.model.__name__)

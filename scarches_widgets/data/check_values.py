@@ -48,6 +48,10 @@ def check_negative(asked: Request, scan: Scan) -> Iterator[Finding]:
         looks = " This looks scaled (each gene centred on zero)." if scan.fractional.count else ""
         why = f"Counts are never negative.{looks}"
         yield error("negative-values", asked.where, **_which(asked, negative))(what, why, _mend_counts(asked))
+    elif asked.expects == "normalized":
+        why = "The model's decoder gives no value below zero, so it could not fit these; they look scaled."
+        mend = "Use log-normalised values before sc.pp.scale: pass the layer that holds them as layer=."
+        yield error("negative-values", asked.where, **_which(asked, negative))(what, why, mend)
 
 
 def check_fractional(asked: Request, scan: Scan) -> Iterator[Finding]:
@@ -66,6 +70,15 @@ def check_fractional(asked: Request, scan: Scan) -> Iterator[Finding]:
             f"{asked.where} has {counted(nearly_whole.count, 'value')} a hair beside a whole number "
             f"({first.value!r} at {_place(asked, first)}).",
             "This is float noise, at most 1e-6, as left by a normalisation undone; the values will be rounded.",
+        )
+
+
+def check_normalized(asked: Request, scan: Scan) -> Iterator[Finding]:
+    if asked.expects == "normalized" and scan.all_whole and scan.n_nonzero:
+        yield warning("counts-not-normalized", asked.where)(
+            f"{asked.where} holds whole numbers only (highest {scan.highest:,.0f}), which look like raw counts.",
+            "The model's squared error is for log-normalised values; with counts, a few genes outweigh all others.",
+            "Normalise them (sc.pp.normalize_total, sc.pp.log1p), or choose a likelihood of counts, such as 'nb'.",
         )
 
 
@@ -173,6 +186,7 @@ VALUE_CHECKS: tuple[Callable[[Request, Scan], Iterator[Finding]], ...] = (
     check_finite,
     check_negative,
     check_fractional,
+    check_normalized,
     check_large,
     check_type,
     check_zeros,

@@ -45,12 +45,13 @@ class Tally:
 class Scan:
     """What one pass over the matrix counts; the checks of values turn it into findings."""
 
-    def __init__(self, matrix: Matrix, shape: tuple[int, int], expects: Literal["counts", "any"]):
+    def __init__(self, matrix: Matrix, shape: tuple[int, int], expects: Literal["counts", "normalized", "any"]):
         self.matrix = matrix
         self.expects = expects
         self.cells_seen, self.genes_seen = (np.zeros(length, bool) for length in shape)  # with a value that is not 0
         self.n_nonzero = self.n_explicit_zeros = self.n_duplicates = 0
         self.unsorted = False
+        self.all_whole = True  # looked at for normalised values only
         self.highest = 0.0
         self.nan, self.infinite, self.negative = Tally(), Tally(), Tally()
         self.fractional, self.nearly_whole, self.huge, self.inexact = Tally(), Tally(), Tally(), Tally()
@@ -86,9 +87,11 @@ class Scan:
     def _look_at(self, block: Block, values: np.ndarray) -> None:
         lowest, highest = values.min(), values.max()
         self.highest = max(self.highest, float(highest))
-        if lowest < -ROUNDING_NOISE and (self.expects == "counts" or self.matrix.stored.dtype.kind == "i"):
+        if lowest < -ROUNDING_NOISE and (self.expects != "any" or self.matrix.stored.dtype.kind == "i"):
             self.negative.add(block, values, values < -ROUNDING_NOISE)
-        if self.expects == "any":
+        if self.expects == "normalized" and self.all_whole:
+            self.all_whole = bool((values == np.rint(values)).all())
+        if self.expects != "counts":
             return
         if highest > HUGE_COUNT:
             self.huge.add(block, values, values > HUGE_COUNT)

@@ -51,7 +51,7 @@ class Request:
     categorical_covariate_keys: tuple[str, ...]
     continuous_covariate_keys: tuple[str, ...]
     unlabeled_category: str | None
-    expects: Literal["counts", "any"]
+    expects: Literal["counts", "normalized", "any"]
     for_training: bool
 
     @property
@@ -89,7 +89,7 @@ def validate(
     categorical_covariate_keys: Iterable[str] | None = (),
     continuous_covariate_keys: Iterable[str] | None = (),
     unlabeled_category: str | None = None,
-    expects: Literal["counts", "any"] = "counts",
+    expects: Literal["counts", "normalized", "any"] = "counts",
     for_training: bool = True,
 ) -> Findings:
     """Look at all of the data for faults that would spoil a model, and report every one of them.
@@ -111,7 +111,8 @@ def validate(
     unlabeled_category
         Label of the cells whose type is not known, such as `"Unknown"`.
     expects
-        `"counts"`: raw counts, whole numbers ≥ 0. `"any"`: any finite numbers, for a normal likelihood.
+        `"counts"`: raw counts, whole numbers ≥ 0. `"normalized"`: log-normalised values, ≥ 0, for a squared error.
+        `"any"`: any finite numbers, for a normal likelihood.
     for_training
         False where a fitted model only looks at the cells: a single cell, batch or label is then no fault.
 
@@ -130,8 +131,8 @@ def validate(
     >>> findings.frame()[["level", "where", "what"]]  # doctest: +SKIP
     """
     _refuse_other_than_anndata(adata)
-    if expects not in ("counts", "any"):
-        raise ValueError(f"expects={expects!r} is not known. Pass 'counts' or 'any'.")
+    if expects not in ("counts", "normalized", "any"):
+        raise ValueError(f"expects={expects!r} is not known. Pass 'counts', 'normalized' or 'any'.")
     categorical, continuous = _as_keys(categorical_covariate_keys), _as_keys(continuous_covariate_keys)
     unlabeled = None if unlabeled_category is None else str(unlabeled_category)
     asked = Request(

@@ -2,5 +2,6 @@
 
 from .scanvi import SCANVI
 from .scvi import SCVI
+from .trvae import TRVAE
 
-__all__ = ["SCANVI", "SCVI"]
+__all__ = ["SCANVI", "SCVI", "TRVAE"]

@@ -108,6 +108,9 @@ class Model:
     def _initialize(self, seed: int) -> None:
         initialize(self.module, generator_of(seed, "weights"))
 
+    def _thaw(self) -> None:
+        """Let those weights be trained that surgery froze and the model's `flags` do not want frozen."""
+
     def _count_in(self, adata, new_levels: Mapping[str, int]) -> None:
         """Take from the cells what a network knows of them before it is trained."""
 

@@ -86,6 +86,7 @@ def load(cls: type[Model], path: str | os.PathLike, adata) -> Model:
         if name not in cls.flags:
             raise DamagedFile(f"'{path}' says '{shown(name)}' of the model, which a {cls.__name__} does not have.")
         setattr(model, name, value)
+    model._thaw()
     if adata is not None:
         model._examine(adata)
     return model

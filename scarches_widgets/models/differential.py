@@ -35,6 +35,7 @@ from torch import Tensor
 
 from ..data.names import DataError, did_you_mean, listed
 from ..data.schema import BATCH, as_text
+from ..nn.expression import NOT_OF_COUNTS
 from ..nn.noise import Noise, seed_of
 
 if TYPE_CHECKING:
@@ -79,10 +80,10 @@ def compared(
             raise ValueError(f"{name}='{value}' is none of {listed(known)}.{did_you_mean(value, known)}")
     if n_samples < 1 or not 0 < fdr_target < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1, and fdr_target={fdr_target} between 0 and 1.")
-    if model.config.gene_likelihood == "normal":
+    if model.config.gene_likelihood in NOT_OF_COUNTS:
         raise ValueError(
-            "Differential expression compares shares of counts, and this model (gene_likelihood='normal') has none. "
-            "Train one on raw counts."
+            "Differential expression compares shares of counts, and this model "
+            f"(gene_likelihood='{model.config.gene_likelihood}') has none. Train one on raw counts."
         )
     wanted = list(comparisons(adata.obs, **groups))
     draws = Draws(model, adata, n_samples, batch_correction, seed)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data.minibatches import Minibatch
 from ..data.names import DataError, did_you_mean, listed
 from ..data.schema import BATCH
+from ..nn.expression import NOT_OF_COUNTS
 from .differential import Selection, compared
 
 Batches = str | Sequence[str] | None
@@ -25,8 +26,8 @@ class ExpressionVerbs:
 
     @property
     def expects(self) -> str:
-        """The kind of values this model takes: "counts" or "any"."""
-        return "any" if self.config.gene_likelihood == "normal" else "counts"
+        """The kind of values this model takes: "counts", "normalized" or "any"."""
+        return {"normal": "any", "mse": "normalized"}.get(self.config.gene_likelihood, "counts")
 
     def _count_in(self, adata, new_levels: Mapping[str, int]) -> None:
         if self.module.library is None or not new_levels.get(BATCH):
@@ -101,7 +102,8 @@ class ExpressionVerbs:
         for code in batches or [None]:
             there = cells if code is None else _in_batch(cells, torch.full_like(cells.batch, code))
             hidden = decoder(z, there)
-            if self.config.gene_likelihood == "normal" or cells.size_factor is not None or library_size == "latent":
+            of_counts = self.config.gene_likelihood not in NOT_OF_COUNTS
+            if not of_counts or cells.size_factor is not None or library_size == "latent":
                 values.append(decoder.expected_counts(hidden, there))
             else:
                 values.append(library_size * decoder.expected_fractions(hidden))
@@ -142,7 +144,8 @@ class ExpressionVerbs:
         Returns
         -------
         `mean` of the counts before zero inflation; `inverse_dispersion` (variance = mean + mean² / it; none for a
-        Poisson); `zero_inflation`, the probability of an additional zero (zinb only); `variance` (normal only).
+        Poisson and for "mse"); `zero_inflation`, the probability of an additional zero (zinb only); `variance` (normal
+        only).
         """
         names: list[str] = []
 
@@ -158,7 +161,7 @@ class ExpressionVerbs:
         decoder, likelihood = self.module.decoder, self.config.gene_likelihood
         hidden = decoder(z, cells)
         parameters = {"mean": decoder.expected_counts(hidden, cells)}
-        if likelihood != "poisson":
+        if likelihood not in ("poisson", "mse"):
             name = "variance" if likelihood == "normal" else "inverse_dispersion"
             parameters[name] = decoder.log_inverse_dispersion(cells).exp().expand_as(parameters["mean"])
         if likelihood == "zinb":
@@ -189,6 +192,11 @@ class ExpressionVerbs:
         -------
         float32 (cells, genes), or (n_samples, cells, genes) if there are several.
         """
+        if self.config.gene_likelihood == "mse":
+            raise ValueError(
+                "gene_likelihood='mse' fits expected values and no distribution, so there is nothing to draw from. "
+                "Use get_normalized_expression, or a model of counts ('nb', 'zinb')."
+            )
         columns, rng = self._positions(gene_list), np.random.default_rng(seed)
 
         def drawn(cells: Minibatch) -> Tensor:
@@ -300,7 +308,7 @@ class ExpressionVerbs:
     def get_elbo(self, adata=None, *, seed: int = 0, batch_size: int = 256) -> float:
         """Mean evidence lower bound, in nats per cell; higher is better. One posterior sample per cell."""
         terms = self._loss_terms(adata, seed, batch_size)
-        return -float(sum(terms.values()))
+        return -float(sum(term for name, term in terms.items() if name == "reconstruction" or name.startswith("kl_")))
 
     def get_reconstruction_error(self, adata=None, *, seed: int = 0, batch_size: int = 256) -> float:
         """Mean of −log p(counts | z), in nats per cell, at one posterior sample per cell; lower is better."""

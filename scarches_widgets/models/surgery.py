@@ -17,7 +17,7 @@ from torch import nn
 
 from ..data.names import listed
 from ..data.schema import levels_of
-from ..nn.layers import CategoryTable
+from ..nn.layers import BatchNorm, CategoryTable
 
 if TYPE_CHECKING:
     from .base import Model
@@ -41,6 +41,15 @@ def freeze(module: nn.Module) -> None:
     for part in module.modules():
         if hasattr(part, "frozen"):
             part.frozen = True
+
+
+def thaw(module: nn.Module) -> None:
+    """Let all weights and running statistics of `module` be trained; dropout stays as it is."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    for part in module.modules():
+        if isinstance(part, BatchNorm):
+            part.frozen = False
 
 
 def grow(module: nn.Module, n_new: Mapping[str, int]) -> None:

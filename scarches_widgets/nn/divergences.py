@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .noise import Noise
@@ -50,7 +51,42 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, bandwidths: Sequence[float] =
     """
 
     def mean_kernel(u: Tensor, v: Tensor) -> Tensor:
-        squared = torch.cdist(u, v, compute_mode="donot_use_mm_for_euclid_dist").square()
-        return sum(torch.exp(-squared / (2 * bandwidth)).mean() for bandwidth in bandwidths)
+        return _kernel(u, v, bandwidths).mean()
 
     return mean_kernel(a, a) + mean_kernel(b, b) - 2 * mean_kernel(a, b)
+
+
+def discrepancy_between_groups(
+    values: Tensor, groups: Tensor, boundary: int | None = None, bandwidths: Sequence[float] = MMD_BANDWIDTHS
+) -> Tensor:
+    """Sum of `maximum_mean_discrepancy` over all pairs of groups, each kernel computed once for all pairs.
+
+    Parameters
+    ----------
+    values
+        (cells, dimensions).
+    groups
+        Code of each cell's group, int64 (cells,).
+    boundary
+        Only pairs of a group whose code is below it and one whose code is not; groups of one cell are then left out.
+    bandwidths
+        As in `maximum_mean_discrepancy`.
+    """
+    n_cells = torch.bincount(groups)
+    if boundary is None:
+        paired = (n_cells > 0).outer(n_cells > 0).triu(1)
+    else:
+        is_first = torch.arange(len(n_cells), device=groups.device) < boundary
+        paired = (is_first & (n_cells > 1)).outer(~is_first & (n_cells > 1))
+    if not paired.any():
+        return values.new_zeros(())
+    shares = F.one_hot(groups, len(n_cells)).to(values.dtype) / n_cells.clamp_min(1)  # (cells, groups)
+    means = shares.T @ _kernel(values, values, bandwidths) @ shares  # of the kernel, (groups, groups)
+    within = means.diagonal()
+    return (within[:, None] + within[None] - 2 * means)[paired].sum()
+
+
+def _kernel(a: Tensor, b: Tensor, bandwidths: Sequence[float]) -> Tensor:
+    """Σ exp(−|a − b|² / (2 · bandwidth)), (cells of a, cells of b)."""
+    squared = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return sum(torch.exp(-squared / (2 * bandwidth)) for bandwidth in bandwidths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from .layers import MLP, CategoryTable, ConditionalLinear
 from .likelihoods import log_negative_binomial, log_normal, log_poisson, log_zero_inflated_negative_binomial
+from .noise import Noise
 from .softmax_counts import Seen, log_softmax_negative_binomial
 
-Likelihood = Literal["zinb", "nb", "poisson", "normal"]
+Likelihood = Literal["zinb", "nb", "poisson", "normal", "mse"]
+NOT_OF_COUNTS = ("normal", "mse")
 
 
 class CellsLike(Protocol):
@@ -26,6 +28,7 @@ class CellsLike(Protocol):
     size_factor: Tensor | None
     labels: Tensor | None  # −1 = unlabelled
     seen: tuple[Tensor, Tensor, Tensor] | None
+    noise: Noise | None
 
 
 class ExpressionDecoder(nn.Module):
@@ -36,7 +39,7 @@ class ExpressionDecoder(nn.Module):
     n_latent, n_genes, n_continuous
         Width of z, number of genes, and number of continuous covariates, which join z.
     likelihood
-        Of the values.
+        Of the values. "mse" is minus the squared error of a value ≥ 0, which is no likelihood.
     levels
         Categorical variables and how many levels each has.
     dispersion_by
@@ -55,23 +58,27 @@ class ExpressionDecoder(nn.Module):
         likelihood: Likelihood = "zinb",
         levels: Mapping[str, int],
         dispersion_by: str | tuple[str, int] | None = None,
-        n_hidden: int,
+        n_hidden: int | Sequence[int],
         **options,
     ):
         super().__init__()
         self.likelihood = likelihood
         self.hidden = MLP(n_latent + n_continuous, n_hidden, levels=levels, **options)
-        self.fraction_logits = ConditionalLinear(n_hidden, n_genes)
+        self.fraction_logits = ConditionalLinear(self.hidden.n_out, n_genes)
         if likelihood == "zinb":
-            self.zero_inflation_logits = ConditionalLinear(n_hidden, n_genes)
-        if likelihood != "poisson":
+            self.zero_inflation_logits = ConditionalLinear(self.hidden.n_out, n_genes)
+        if likelihood not in ("poisson", "mse"):
             if isinstance(dispersion_by, str):
                 dispersion_by = dispersion_by, levels[dispersion_by]
             self.log_inverse_dispersion = Dispersion(n_genes, *(dispersion_by or ()))
 
     def forward(self, z: Tensor, cells: CellsLike) -> Tensor:
         """What the last hidden layer says of z in the cells' batches, (cells, n_hidden)."""
-        return self.hidden(joined(z, cells.continuous), cells.categories)
+        return self.hidden_layers(z, cells)[-1]
+
+    def hidden_layers(self, z: Tensor, cells: CellsLike) -> list[Tensor]:
+        """What each hidden layer says, each (cells, its width)."""
+        return self.hidden.outputs(joined(z, cells.continuous), cells.categories, cells.noise)
 
     def expected_fractions(self, hidden: Tensor) -> Tensor:
         """Each gene's expected share of a cell's counts, (cells, genes); rows sum to one."""
@@ -81,15 +88,20 @@ class ExpressionDecoder(nn.Module):
         """Mean of each count, (cells, genes)."""
         if self.likelihood == "normal":
             return self.fraction_logits(hidden)
+        if self.likelihood == "mse":
+            return torch.relu(self.fraction_logits(hidden))
         if cells.size_factor is not None:
             return cells.size_factor * F.softplus(self.fraction_logits(hidden))
         return cells.library_size * self.expected_fractions(hidden)
 
     def log_likelihood(self, z: Tensor, cells: CellsLike) -> Tensor:
         """log p(counts | z, batch) in nats, (cells,)."""
-        hidden = self(z, cells)
+        return self.log_likelihood_of(self(z, cells), cells)
+
+    def log_likelihood_of(self, hidden: Tensor, cells: CellsLike) -> Tensor:
+        """The same, from what the last hidden layer says."""
         log_inverse_dispersion = zero_inflation_logits = None
-        if self.likelihood != "poisson":
+        if self.likelihood not in ("poisson", "mse"):
             log_inverse_dispersion = self.log_inverse_dispersion(cells)
         if self.likelihood == "zinb":
             zero_inflation_logits = self.zero_inflation_logits(hidden)
@@ -106,6 +118,8 @@ class ExpressionDecoder(nn.Module):
         expected = self.expected_counts(hidden, cells)
         if self.likelihood == "poisson":
             return log_poisson(cells.counts, expected).sum(-1)
+        if self.likelihood == "mse":
+            return -(cells.counts - expected).square().sum(-1)
         inverse_dispersion = log_inverse_dispersion.exp()
         if self.likelihood == "normal":
             return log_normal(cells.counts, expected, inverse_dispersion).sum(-1)

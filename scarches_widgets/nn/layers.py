@@ -15,7 +15,7 @@ Every layer draws its initial weights in `initialize(generator)`, never in its c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -65,24 +65,26 @@ class ConditionalLinear(nn.Module):
         Width of the features and of the output.
     levels
         How many levels each categorical variable has; empty for an ordinary linear layer.
+    bias
+        Whether there is one.
     """
 
-    def __init__(self, n_in: int, n_out: int, levels: Mapping[str, int] | None = None):
+    def __init__(self, n_in: int, n_out: int, levels: Mapping[str, int] | None = None, bias: bool = True):
         super().__init__()
         levels = levels or {}
         n_one_hot = sum(n for n in levels.values() if n > 1)
         self.bound = 1 / math.sqrt(n_in + n_one_hot)  # torch's bound for a linear layer fed with the one-hot codes too
         self.weight = nn.Parameter(torch.zeros(n_out, n_in))
-        self.bias = nn.Parameter(torch.zeros(n_out))
+        self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
         self.offsets = nn.ModuleList(CategoryTable(variable, n, n_out) for variable, n in levels.items())
         for offset in self.offsets:
-            if levels[offset.variable] == 1:
+            if bias and levels[offset.variable] == 1:
                 # the row of an only level could but double the bias; it stays zero, for a query's rows to differ from
                 offset.blocks[0].requires_grad_(False)
 
     def initialize(self, generator: torch.Generator) -> None:
         for parameter in (self.weight, self.bias, *(offset.blocks[0] for offset in self.offsets)):
-            if parameter.requires_grad:
+            if parameter is not None and parameter.requires_grad:
                 nn.init.uniform_(parameter, -self.bound, self.bound, generator=generator)
 
     def forward(self, features: Tensor, categories: Categories | None = None) -> Tensor:
@@ -122,40 +124,57 @@ class MLP(nn.Module):
 
     Parameters
     ----------
-    n_in, n_hidden, n_layers
-        Width of the input, width of each hidden layer, and their number.
+    n_in
+        Width of the input.
+    n_hidden, n_layers
+        Width of each hidden layer and their number; or a sequence of widths, one per layer.
     levels
         Categorical variables and how many levels each has.
     inject_everywhere
         Whether the categories enter every layer or only the first.
     batch_norm, layer_norm
         Normalisations; with both, the batch's comes first. The layer's has no weights of its own.
+    batch_norm_eps, batch_norm_momentum
+        scvi-tools' constants, which differ from torch's.
+    bias
+        Whether the linear layers have one.
     """
 
     def __init__(
         self,
         n_in: int,
-        n_hidden: int,
-        n_layers: int,
+        n_hidden: int | Sequence[int],
+        n_layers: int = 1,
         levels: Mapping[str, int] | None = None,
         *,
         dropout_rate: float = 0.0,
         batch_norm: bool = False,
         layer_norm: bool = False,
         inject_everywhere: bool = False,
+        batch_norm_eps: float = 1e-3,
+        batch_norm_momentum: float = 0.01,
+        bias: bool = True,
     ):
         super().__init__()
-        widths = [n_in] + [n_hidden] * (n_layers - 1)
+        widths = [n_hidden] * n_layers if isinstance(n_hidden, int) else list(n_hidden)
+        self.n_out = widths[-1]
         self.linears = nn.ModuleList(
-            ConditionalLinear(width, n_hidden, levels if i == 0 or inject_everywhere else None)
-            for i, width in enumerate(widths)
+            ConditionalLinear(before, width, levels if i == 0 or inject_everywhere else None, bias)
+            for i, (before, width) in enumerate(zip([n_in, *widths], widths))
         )
-        # scvi-tools' constants, which differ from torch's
-        self.batch_norms = nn.ModuleList(BatchNorm(n_hidden, eps=1e-3, momentum=0.01) for _ in widths if batch_norm)
+        constants = {"eps": batch_norm_eps, "momentum": batch_norm_momentum}
+        self.batch_norms = nn.ModuleList(BatchNorm(width, **constants) for width in widths if batch_norm)
         self.layer_norm = layer_norm
         self.dropout = Dropout(dropout_rate)
 
     def forward(self, features: Tensor, categories: Categories | None = None, noise: Noise | None = None) -> Tensor:
+        return self.outputs(features, categories, noise)[-1]
+
+    def outputs(
+        self, features: Tensor, categories: Categories | None = None, noise: Noise | None = None
+    ) -> list[Tensor]:
+        """What each layer says, each (cells, width)."""
+        outputs = []
         for i, linear in enumerate(self.linears):
             features = linear(features, categories)
             if self.batch_norms:
@@ -163,7 +182,8 @@ class MLP(nn.Module):
             if self.layer_norm:
                 features = F.layer_norm(features, features.shape[-1:])
             features = self.dropout(torch.relu(features), noise)
-        return features
+            outputs.append(features)
+        return outputs
 
 
 class Encoder(nn.Module):
@@ -174,9 +194,9 @@ class Encoder(nn.Module):
         self,
         n_in: int,
         n_latent: int,
-        n_hidden: int,
-        n_layers: int,
-        levels: Mapping[str, int],
+        n_hidden: int | Sequence[int],
+        n_layers: int = 1,
+        levels: Mapping[str, int] | None = None,
         *,
         least_variance: float = 1e-4,
         **options,
@@ -184,8 +204,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.least_variance = least_variance
         self.hidden = MLP(n_in, n_hidden, n_layers, levels, **options)
-        self.mean = ConditionalLinear(n_hidden, n_latent)
-        self.log_variance = ConditionalLinear(n_hidden, n_latent)
+        self.mean = ConditionalLinear(self.hidden.n_out, n_latent)
+        self.log_variance = ConditionalLinear(self.hidden.n_out, n_latent)
 
     def forward(self, features: Tensor, categories: Categories, noise: Noise | None = None) -> Normal:
         hidden = self.hidden(features, categories, noise)

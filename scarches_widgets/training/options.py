@@ -26,6 +26,9 @@ PUBLISHED_SPELLINGS = {
     "latent_dim": "n_latent",
     "dr_rate": "dropout_rate",
     "recon_loss": "gene_likelihood",
+    "beta": "mmd_weight",
+    "use_bn": "use_batch_norm",
+    "use_ln": "use_layer_norm",
     # training
     "classification_ratio": "classification_weight",
     "n_epochs": "max_epochs",
@@ -36,6 +39,8 @@ PUBLISHED_SPELLINGS = {
     "max_kl_weight": "kl_weight",
     "alpha_epoch_anneal": "kl_warmup_epochs",
     "n_epochs_kl_warmup": "kl_warmup_epochs",
+    "alpha_iter_anneal": "kl_warmup_steps",
+    "n_steps_kl_warmup": "kl_warmup_steps",
     "accelerator": "device",
     # early stopping
     "early_stopping_metric": "metric",
@@ -132,6 +137,7 @@ def planned(
         if name in stopping:
             raise TypeError(f"{name} is given in two places: to train() and in early_stopping_kwargs. Give it once.")
         stopping[name] = options.pop(name)
+    stopping = dataclasses.asdict(cls().early_stopping_kwargs) | stopping  # each class of plans has its own defaults
     options["early_stopping_kwargs"] = typed(EarlyStopping, stopping, of="early_stopping_kwargs")
     return typed(cls, options, of="train()")
 

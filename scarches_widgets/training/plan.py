@@ -44,6 +44,7 @@ METRICS = {  # as both upstreams spell them -> as they stand in EpochEnded
     "train_loss_epoch": "train_loss",
     "val_recon_loss": "val_reconstruction",
     "val_kl_loss": "val_kl_latent",
+    "val_mmd_loss": "val_mmd",
 }
 
 

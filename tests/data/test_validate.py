@@ -192,6 +192,8 @@ class Fault(NamedTuple):
 FAULTS = [
     # values of X
     Fault("a negative count", with_value(-1), "negative-values", "error", "1 negative value (lowest -1 at cell 'AAAC-3', gene 'LYZ')"),
+    Fault("a negative value, for normalised ones", all_of(with_X(log_normalised), with_value(-0.5)), "negative-values", "error", "gives no value below zero", {"expects": "normalized"}),
+    Fault("counts, for normalised values", with_value(3), "counts-not-normalized", "warning", "whole numbers only", {"expects": "normalized"}),
     Fault("a negative count, the counts in a layer", all_of(counts_in_layer, with_value(-1)), "negative-values", "error", "pass layer='raw_counts'"),
     Fault("a negative count, the counts in raw", all_of(counts_in_raw, with_value(-1)), "negative-values", "error", "adata.raw.to_adata()"),
     Fault("a negative count and no counts elsewhere", with_value(-1), "negative-values", "error", "adata.layers['counts'] = adata.X.copy()"),

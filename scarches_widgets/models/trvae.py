@@ -1,0 +1,235 @@
+"""trVAE: a conditional autoencoder whose latents are drawn together across batches. Lotfollahi et al. 2020,
+doi:10.1093/bioinformatics/btaa800.
+
+    z ~ Normal(0, I)                                             what the cell is
+    y = first layer of the decoder(z, batch)                     the same, as of the batch
+    fractions = softmax(further layers(y))                       each gene's share of the cell's counts
+    counts ~ NegativeBinomial(library_size · fractions, inverse_dispersion of gene and batch)
+
+The loss of a cell, in nats:
+
+    reconstruction    −log p(counts | z, batch), or the squared error of log-normalised values
+    kl_latent         KL(q(z | counts, batch) ‖ Normal(0, I))                  weighted by kl_weight
+    mmd               Σ over pairs of batches of MMD²(z or y of one, of the other), under 19 Gaussian kernels, within
+                      the minibatch                                            weighted by mmd_weight
+
+Defaults are those of scArches 0.6.1; training by "published" is its trainer's (see `training.scarches`). Differs from
+scArches: batches enter through tables that surgery extends (see `nn.layers`), in the order of their names; a layer's
+initial weights are drawn for its features and batches together; a query's new batch starts at the mean of the
+reference's, and the reference's rows stay as they are, weight decay or not; both normalisations can be chosen at once;
+the latent is the posterior mean.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from ..data.minibatches import Minibatch
+from ..data.names import listed
+from ..data.schema import BATCH, DataSchema
+from ..nn.counts_encoder import CountsEncoder
+from ..nn.divergences import Normal, discrepancy_between_groups, kl_to_standard_normal
+from ..nn.expression import ExpressionDecoder
+from ..nn.loss import Loss
+from ..training.scarches import ScArchesPlan
+from . import surgery
+from .base import LEAST_OVERLAP, Model
+from .expression import ExpressionVerbs
+
+TORCH_BATCH_NORM = {"batch_norm_eps": 1e-5, "batch_norm_momentum": 0.1}
+Widths = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=8192)], ...],
+    Field(min_length=1, max_length=16),
+    BeforeValidator(lambda widths: tuple(widths.tolist()) if isinstance(widths, np.ndarray) else widths),
+]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class TRVAEConfig:
+    hidden_layer_sizes: Widths = (256, 64)  # width of each hidden layer of the encoder; the decoder's are reversed
+    n_latent: Annotated[int, Field(ge=1, le=4096)] = 10  # dimensions of z
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.05  # in encoder and decoder
+    gene_likelihood: Literal["nb", "zinb", "mse"] = "nb"  # mse: squared error, of log-normalised values
+    use_mmd: bool = True
+    mmd_on: Literal["z", "y"] = "z"  # the latent, or the first layer of the decoder
+    mmd_boundary: Annotated[int, Field(ge=1)] | None = None  # only pairs of one of so many first batches and another
+    mmd_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    use_batch_norm: bool = False
+    use_layer_norm: bool = True
+
+
+class TRVAEModule(nn.Module):
+    library = None  # a cell's library size is its total count
+
+    def __init__(self, schema: DataSchema, config: TRVAEConfig):
+        super().__init__()
+        self.config = config
+        shape = {
+            "levels": schema.n_levels,
+            "n_continuous": len(schema.continuous_covariates),
+            "dropout_rate": config.dropout_rate,
+            "batch_norm": config.use_batch_norm,
+            "layer_norm": config.use_layer_norm,
+            **TORCH_BATCH_NORM,
+        }
+        self.encoder = CountsEncoder(
+            schema.n_genes,
+            config.n_latent,
+            n_hidden=config.hidden_layer_sizes,
+            encode_covariates=True,
+            log_counts=config.gene_likelihood != "mse",
+            **shape,
+        )
+        self.decoder = ExpressionDecoder(
+            config.n_latent,
+            schema.n_genes,
+            n_hidden=config.hidden_layer_sizes[::-1],
+            likelihood=config.gene_likelihood,
+            dispersion_by=BATCH,
+            bias=False,
+            **shape,
+        )
+
+    def forward(self, cells: Minibatch, kl_weight: float = 1.0) -> Loss:
+        return self.loss(cells, kl_weight)
+
+    def encode(self, cells: Minibatch) -> Normal:
+        """q(z | counts, batch), over (cells, n_latent)."""
+        return self.encoder(cells)
+
+    def loss(self, cells: Minibatch, kl_weight: float = 1.0) -> Loss:
+        posterior = self.encode(cells)
+        z = posterior.rsample(cells.noise)
+        layers = self.decoder.hidden_layers(z, cells)
+        terms = {
+            "reconstruction": -self.decoder.log_likelihood_of(layers[-1], cells).mean(),  # nats per cell
+            "kl_latent": kl_to_standard_normal(posterior).sum(-1).mean(),
+        }
+        if self.config.use_mmd:
+            values = z if self.config.mmd_on == "z" else layers[0]
+            terms["mmd"] = discrepancy_between_groups(values, cells.batch, self.config.mmd_boundary)
+        return Loss(terms, weights={"kl_latent": kl_weight, "mmd": self.config.mmd_weight})
+
+
+class TRVAE(ExpressionVerbs, Model):
+    """trVAE: integrates batches by a conditional autoencoder and a penalty on what still tells them apart.
+
+    Parameters
+    ----------
+    adata
+        Raw counts in X, or in the layer that `layer` names; for `gene_likelihood="mse"`, log-normalised values ≥ 0. Not
+        modified.
+    batch_key, labels_key, layer, size_factor_key
+        Columns of `obs` (and a layer) to read; see `DataSchema`.
+    categorical_covariate_keys, continuous_covariate_keys
+        More columns of `obs` to correct for.
+    seed
+        Of the initial weights.
+    **config
+        Fields of `TRVAEConfig`, also as scArches spells them.
+
+    Attributes
+    ----------
+    freeze, freeze_expression, remove_dropout
+        Of a query: how it was adapted; see `load_query_data`.
+
+    References
+    ----------
+    Lotfollahi et al. 2020, doi:10.1093/bioinformatics/btaa800. Surgery: Lotfollahi et al. 2022,
+    doi:10.1038/s41587-021-01001-7.
+
+    Examples
+    --------
+    >>> model = TRVAE(adata, batch_key="batch", hidden_layer_sizes=[128, 128])
+    >>> model.train()
+    >>> query = TRVAE.load_query_data(adata_query, model)
+    >>> query.train()
+    """
+
+    config_class, module_class, plan_class = TRVAEConfig, TRVAEModule, ScArchesPlan
+    flags = ("freeze", "freeze_expression", "remove_dropout")
+    freeze = freeze_expression = remove_dropout = True
+
+    def _new_module(self, schema: DataSchema) -> nn.Module:
+        boundary, n_batches = self.config.mmd_boundary, len(schema.batches)
+        if self.config.use_mmd and boundary is not None and boundary >= n_batches:
+            raise ValueError(
+                f"mmd_boundary={boundary} compares the first {boundary} batches, by name, with the others, and there "
+                f"are {n_batches} in all ({listed(schema.batches)}). Give a number below {n_batches}, or None to "
+                "compare all pairs."
+            )
+        return super()._new_module(schema)
+
+    def get_y(self, adata=None, *, batch_size: int = 256) -> np.ndarray:
+        """What the first layer of the decoder says of each cell at the posterior mean; with `mmd_on="y"`, the batches
+        are drawn together here.
+
+        Parameters
+        ----------
+        adata, batch_size
+            As in `get_latent_representation`.
+
+        Returns
+        -------
+        float32 (cells, last of `hidden_layer_sizes`).
+        """
+        module = self.module
+        return self._per_cell(
+            adata, lambda cells: module.decoder.hidden_layers(module.encode(cells).mean, cells)[0], batch_size
+        )
+
+    # Surgery
+
+    @classmethod
+    def load_query_data(
+        cls,
+        adata,
+        reference_model: Model | str | os.PathLike,
+        *,
+        gene_map: str | Mapping[str, str] | None = None,
+        min_gene_overlap: float = LEAST_OVERLAP,
+        freeze: bool = True,
+        freeze_expression: bool = True,
+        remove_dropout: bool = True,
+    ) -> TRVAE:
+        """Adapt a reference to a query by architecture surgery; see `Model.load_query_data`.
+
+        Parameters
+        ----------
+        adata, reference_model, gene_map, min_gene_overlap
+            As in `Model.load_query_data`.
+        freeze
+            Whether training leaves the reference's weights in the new model as they are. False: all of them are
+            trained, so that reference cells no longer lie where they lay.
+        freeze_expression
+            Whether the same holds of the first layer of encoder and decoder. False: these are trained too.
+        remove_dropout
+            Whether the query trains without dropout.
+
+        Returns
+        -------
+        TRVAE
+        """
+        query = super().load_query_data(adata, reference_model, gene_map=gene_map, min_gene_overlap=min_gene_overlap)
+        query.freeze, query.freeze_expression, query.remove_dropout = freeze, freeze_expression, remove_dropout
+        query._thaw()
+        return query
+
+    def _thaw(self) -> None:
+        if not self._surgeries:
+            return
+        if not self.freeze:
+            surgery.thaw(self.module)
+        elif not self.freeze_expression:
+            for hidden in (self.module.encoder.hidden, self.module.decoder.hidden):
+                for first in (hidden.linears[0], *hidden.batch_norms[:1]):
+                    surgery.thaw(first)
+        for hidden in (self.module.encoder.hidden, self.module.decoder.hidden):
+            hidden.dropout.frozen = self.remove_dropout

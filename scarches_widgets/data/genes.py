@@ -199,7 +199,7 @@ def _hint(reference: Sequence[str], var: pd.DataFrame, n_found: int) -> str | No
     n_best, advice = max((len(np.unique(found[found >= 0])), advice) for found, advice in candidates)
     if n_best > n_found + 0.05 * len(reference):
         return f"{n_best / len(reference):.0%} match {advice}."
-    kinds = _kind(reference), _kind(names)
+    kinds = kind_of_names(reference), kind_of_names(names)
     if kinds[0] != kinds[1]:
         return (
             f"The reference names genes by {kinds[0]}, the query by {kinds[1]}; "
@@ -208,7 +208,7 @@ def _hint(reference: Sequence[str], var: pd.DataFrame, n_found: int) -> str | No
     return None
 
 
-def _kind(names: Sequence[str]) -> str:
+def kind_of_names(names: Sequence[str]) -> str:
     ensembl = sum(bool(ENSEMBL.match(name)) for name in names)
     return "Ensembl identifiers" if ensembl > len(names) / 2 else "symbols"
 

@@ -43,7 +43,14 @@ class Case:
 
 LABELS = {"batch_key": "batch", "labels_key": "cell_type", "unlabeled_category": "Unknown"}
 TRVAE = {"hidden_layer_sizes": (16, 12), "n_latent": 4}
-MODELS = [Case(sca.models.SCVI, SMALL), Case(sca.models.SCANVI, SMALL, LABELS), Case(sca.models.TRVAE, TRVAE)]
+PROGRAMS = {f"program {i}": [f"Gene{gene:04d}" for gene in range(10 * i + 1, 10 * i + 15)] for i in range(4)}
+EXPIMAP = {"hidden_layer_sizes": (16, 12), "gene_sets": PROGRAMS, "min_genes": 5}
+MODELS = [
+    Case(sca.models.SCVI, SMALL),
+    Case(sca.models.SCANVI, SMALL, LABELS),
+    Case(sca.models.TRVAE, TRVAE),
+    Case(sca.models.EXPIMAP, EXPIMAP),
+]
 
 
 @pytest.fixture(params=MODELS, ids=lambda case: case.model.__name__)
@@ -182,15 +189,15 @@ def test_keys_noted_beforehand_survive_a_file(case, reference_cells, tmp_path):
 
 
 def test_a_misspelt_option_is_refused_with_the_nearest_name(case, reference_cells):
-    with pytest.raises(TypeError, match=r"no option 'n_laten'\. Did you mean 'n_latent'\?"):
-        case.make(reference_cells, n_laten=5)
+    with pytest.raises(TypeError, match=r"no option 'dropout_rat'\. Did you mean 'dropout_rate'\?"):
+        case.make(reference_cells, dropout_rat=5)
     with pytest.raises(TypeError, match=r"no option 'batch_sise'\. Did you mean 'batch_size'\?"):
         case.make(reference_cells).train(batch_sise=5)
 
 
 def test_an_option_out_of_range_is_refused_with_its_range(case, reference_cells):
-    with pytest.raises(ValueError, match="n_latent=0 should be greater than or equal to 1"):
-        case.make(reference_cells, n_latent=0)
+    with pytest.raises(ValueError, match="dropout_rate=1 should be less than 1"):
+        case.make(reference_cells, dropout_rate=1)
 
 
 def test_names_of_both_upstreams_are_understood(case, reference_cells):

@@ -140,12 +140,10 @@ gp_activities = expimap_model.get_gene_program_scores(query_data)
 """,
 }
 MISSING_NAMES = {  # what each block of a later model lacks today
-    "EXPIMAP: reference model training": "EXPIMAP",
     "mvTCR: multi-modal integration": "mvTCR",
     "zenodo: model sharing": "zenodo",
     "TOTALVI: multi-modal integration": "TOTALVI",
     "SageNet: spatial mapping": "SageNet",
-    "EXPIMAP: gene program analysis": "EXPIMAP",
 }
 
 
@@ -156,6 +154,10 @@ def names(atlas, reference_cells, query_cells, trained, tmp_path, monkeypatch) -
     sets = [reference_cells.var_names[first : first + 14] for first in (0, 13, 26)]
     lines = ["\t".join([f"REACTOME_{i}", "na", *genes]) for i, genes in enumerate(sets)]
     Path("reactome.gmt").write_text("\n".join(lines))
+    (tmp_path / "cache" / "genesets").mkdir(parents=True)
+    Path("cache/genesets/reactome.gmt").write_text("\n".join(lines))
+    monkeypatch.setenv("SCARCHES_WIDGETS_CACHE", str(tmp_path / "cache"))
+    reference_cells.obs["study"] = reference_cells.obs["batch"]
     query_cells.write_h5ad("query_data.h5ad")
     reference_cells.obsm["X_emb"] = trained.get_latent_representation()
     query_cells.obsm["X_emb"] = sca.models.SCVI.load_query_data(query_cells, trained).get_latent_representation()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ class GeneSetReport:
     sets: pd.DataFrame
     n_genes_covered: int
     n_genes: int
-    written: tuple[str, ...]
+    written: tuple[str, ...] = ()
 
     @property
     def terms(self) -> list[str]:
@@ -61,7 +61,7 @@ class GeneSetReport:
         return (
             f"{len(kept):,} of {counted(len(self.sets), 'gene set')} kept (median {kept['n_found'].median():g} genes, "
             f"{kept['coverage'].median():.0%} of a set found); they cover {self.n_genes_covered:,} of "
-            f"{counted(self.n_genes, 'gene')}. Written: {listed(self.written)}."
+            f"{counted(self.n_genes, 'gene')}." + (f" Written: {listed(self.written)}." if self.written else "")
         )
 
 
@@ -142,6 +142,21 @@ def add_annotations(
     ----------
     Lotfollahi et al. 2023, doi:10.1038/s41556-022-01072-x.
     """
+    mask, report = match_gene_sets(adata, files, min_genes, max_genes, clean, genes_use_upper)
+    adata.varm[varm_key] = mask
+    adata.uns[uns_key] = report.terms
+    return replace(report, written=(f"varm['{varm_key}']", f"uns['{uns_key}']"))
+
+
+def match_gene_sets(
+    adata: AnnData,
+    files: Source | Iterable[str | os.PathLike],
+    min_genes: int = 0,
+    max_genes: int | None = None,
+    clean: bool = True,
+    genes_use_upper: bool = True,
+) -> tuple[np.ndarray, GeneSetReport]:
+    """What `add_annotations` would write, without writing it: the mask, int32 (genes, terms), and the report."""
     sets = read_gene_sets(files)
     mask, n_found = _mask(adata.var_names, sets, genes_use_upper)
     n_in_set = np.array([len(genes) for genes in sets.values()])
@@ -155,10 +170,7 @@ def add_annotations(
     table = pd.DataFrame({"n_genes": n_in_set, "n_found": n_found, "coverage": n_found / n_in_set}, index=list(sets))
     table.insert(0, "term", pd.Series(dict(zip(names, labels)), dtype=object).reindex(table.index))
     mask = mask[:, is_kept]
-    adata.varm[varm_key] = mask
-    adata.uns[uns_key] = labels
-    written = (f"varm['{varm_key}']", f"uns['{uns_key}']")
-    return GeneSetReport(table, int((mask.sum(1) > 0).sum()), adata.n_vars, written)
+    return mask, GeneSetReport(table, int((mask.sum(1) > 0).sum()), adata.n_vars)
 
 
 def labels_of(names: Iterable[str]) -> list[str]:

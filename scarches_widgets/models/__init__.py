@@ -1,7 +1,8 @@
 """The models, one paper per file."""
 
+from .expimap import EXPIMAP
 from .scanvi import SCANVI
 from .scvi import SCVI
 from .trvae import TRVAE
 
-__all__ = ["SCANVI", "SCVI", "TRVAE"]
+__all__ = ["EXPIMAP", "SCANVI", "SCVI", "TRVAE"]

@@ -9,11 +9,12 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from ..data.findings import Findings, counted
@@ -38,6 +39,11 @@ from . import checkpoint, surgery
 logger = logging.getLogger(__name__)
 NOTE = "scarches_widgets"  # where setup_anndata notes its keys in adata.uns
 LEAST_OVERLAP = 0.5  # share of the reference's genes that a query must have, unless the user allows less
+Widths = Annotated[  # of hidden layers
+    tuple[Annotated[int, Field(ge=1, le=8192)], ...],
+    Field(min_length=1, max_length=16),
+    BeforeValidator(lambda widths: tuple(widths.tolist()) if isinstance(widths, np.ndarray) else widths),
+]
 DATA_KEYS = (
     "layer",
     "batch_key",

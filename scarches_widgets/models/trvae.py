@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -37,18 +37,12 @@ from ..data.schema import BATCH, DataSchema
 from ..nn.counts_encoder import CountsEncoder
 from ..nn.divergences import Normal, discrepancy_between_groups, kl_to_standard_normal
 from ..nn.expression import ExpressionDecoder
+from ..nn.layers import TORCH_BATCH_NORM
 from ..nn.loss import Loss
 from ..training.scarches import ScArchesPlan
 from . import surgery
-from .base import LEAST_OVERLAP, Model
+from .base import LEAST_OVERLAP, Model, Widths
 from .expression import ExpressionVerbs
-
-TORCH_BATCH_NORM = {"batch_norm_eps": 1e-5, "batch_norm_momentum": 0.1}
-Widths = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=8192)], ...],
-    Field(min_length=1, max_length=16),
-    BeforeValidator(lambda widths: tuple(widths.tolist()) if isinstance(widths, np.ndarray) else widths),
-]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

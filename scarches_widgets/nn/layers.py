@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from .divergences import Normal
 from .noise import Noise
 
+TORCH_BATCH_NORM = {"batch_norm_eps": 1e-5, "batch_norm_momentum": 0.1}  # in place of scvi-tools' constants
 Categories = Mapping[str, Tensor]  # variable -> code of each cell's level, int64 (cells,)
 
 

@@ -97,6 +97,8 @@ def _events(module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosav
                 noise = Noise(plan.seed, "training", epoch, progress.step, device=_device(module))
                 weights = {"kl_weight": kl_weight} | plan.loss_weights
                 values = _train_step(module, optimizer, minibatch, noise, rate, weights)
+                if hasattr(module, "after_step"):
+                    module.after_step(rate, **plan.step_weights(epoch))
                 progress.sums.add(values, len(minibatch))
                 progress.step += 1
                 yield StepEnded(epoch, progress.step - 1, n_steps, values["loss"])

@@ -129,6 +129,10 @@ class TrainingPlan:
         class (see `Model.plan_class`)."""
         return {}
 
+    def step_weights(self, epoch: int) -> dict[str, float]:
+        """What a module's `after_step` is called with besides the learning rate; a model that has one extends this."""
+        return {}
+
     def in_words(self) -> str:
         """The schedule, for a log line."""
         if self.schedule == "published":

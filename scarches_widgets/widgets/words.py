@@ -43,6 +43,7 @@ OPTIONS = {
     "mmd_on": Words("Draw together", "Where the discrepancy is measured."),
     "mmd_boundary": Words("First batches", "Compare only so many first batches with the others; empty: all pairs."),
     "mmd_weight": Words("Discrepancy weight", "Of the penalty, against the counts."),
+    "soft_mask": Words("Genes may join programs", "That they are not annotated with, at a price.", main=True),
     "linear_classifier": Words("Linear classifier", "Otherwise it has hidden layers, as the encoder has."),
     # training
     "schedule": Words("Schedule", "How the learning rate changes.", main=True),
@@ -58,6 +59,9 @@ OPTIONS = {
     "kl_warmup_steps": Words("KL warm-up in steps", "In place of epochs."),
     "classification_weight": Words("Classification weight", "Of the labels, against the counts."),
     "n_samples_per_label": Words("Cells per label", "Labelled cells of each label per epoch, at most; empty: all."),
+    "group_lasso_weight": Words("Programs' price", "The higher, the more of them are switched off.", main=True),
+    "l1_weight": Words("Joining genes' price", "Of loadings outside a soft mask."),
+    "l1_warmup_epochs": Words("Joining price's warm-up", "Epochs in which it rises; empty: none."),
     "seed": Words("Seed", "The same seed gives the same model."),
     "threads": Words("CPU threads", "Small models are fastest with one."),
     # early stopping

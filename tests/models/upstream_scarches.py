@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from scarches_widgets.data.schema import DataSchema
+from scarches_widgets.models.expimap import EXPIMAPConfig, EXPIMAPModule
 from scarches_widgets.models.trvae import TRVAEConfig, TRVAEModule
 
 
@@ -51,6 +52,35 @@ def trvae_module(folder: Path) -> tuple[TRVAEModule, DataSchema]:
     for i in range(1, len(config.hidden_layer_sizes)):
         ours |= linear(f"encoder.hidden.linears.{i}", theirs, f"encoder.FC.L{i}")
         ours |= linear(f"decoder.hidden.linears.{i}", theirs, f"decoder.HiddenL.L{i}")
+    module.load_state_dict(ours)  # refuses a tensor too many or too few
+    return module.eval(), schema
+
+
+def expimap_module(folder: Path) -> tuple[EXPIMAPModule, DataSchema]:
+    """Our module with the weights of a saved EXPIMAP of a hard mask, without new programs."""
+    attributes, theirs, genes = read_scarches(folder)
+    schema = DataSchema(
+        genes, batch_key=attributes["condition_key_"], batches=tuple(map(str, attributes["conditions_"]))
+    )
+    config = EXPIMAPConfig(
+        hidden_layer_sizes=attributes["hidden_layer_sizes_"],
+        gene_likelihood=attributes["recon_loss_"],
+        use_layer_norm=attributes["use_ln_"],
+        use_batch_norm=attributes["use_bn_"],
+        terms=tuple(map(str, range(attributes["latent_dim_"]))),
+    )
+    module = EXPIMAPModule(schema, config)
+    ours = {
+        "decoder.log_inverse_dispersion.table.blocks.0": theirs["theta"].T,
+        "decoder.hidden.weight": theirs["decoder.L0.expr_L.weight"],
+        "decoder.hidden.mask": theirs["decoder.L0.expr_L.mask"],
+        "decoder.hidden.offsets.0.blocks.0": theirs["decoder.L0.cond_L.weight"].T,
+        **first_layer("encoder.hidden", theirs, "encoder.FC.L0"),
+        **linear("encoder.mean", theirs, "encoder.mean_encoder"),
+        **linear("encoder.log_variance", theirs, "encoder.log_var_encoder"),
+    }
+    for i in range(1, len(config.hidden_layer_sizes)):
+        ours |= linear(f"encoder.hidden.linears.{i}", theirs, f"encoder.FC.L{i}")
     module.load_state_dict(ours)  # refuses a tensor too many or too few
     return module.eval(), schema
 

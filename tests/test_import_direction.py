@@ -11,7 +11,7 @@ import scarches_widgets
 
 PACKAGE = Path(scarches_widgets.__file__).parent
 TIERS = [{"data", "nn"}, {"training"}, {"models"}, {"mapping", "hub"}, {"bridges", "widgets"}]
-MODELS_MAY_IMPORT = {"base", "surgery", "checkpoint", "expression", "differential", "labels", "programs"}
+MODELS_MAY_IMPORT = {"base", "surgery", "checkpoint", "expression", "differential", "labels", "programs", "freezing"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 
 

@@ -47,6 +47,7 @@ from ..training.plan import NotNegative, TrainingPlan
 from ..training.scarches import ScArchesPlan
 from .base import Model, Widths
 from .expression import ExpressionVerbs
+from .freezing import FreezingChoice
 from .programs import ProgramVerbs
 
 logger = logging.getLogger(__name__)
@@ -123,6 +124,11 @@ class EXPIMAPModule(nn.Module):
         """The layer with the loadings and the mask."""
         return self.decoder.hidden
 
+    @property
+    def first_layers(self) -> list[nn.Module]:
+        """Of the encoder, with its normalisation, and the decoder, which has no other."""
+        return [self.encoder.hidden.linears[0], *self.encoder.hidden.batch_norms[:1], self.programs]
+
     def forward(self, cells: Minibatch, kl_weight: float = 1.0) -> Loss:
         return self.loss(cells, kl_weight)
 
@@ -142,7 +148,7 @@ class EXPIMAPModule(nn.Module):
         self.programs.after_step(rate, lasso, l1)
 
 
-class EXPIMAP(ProgramVerbs, ExpressionVerbs, Model):
+class EXPIMAP(FreezingChoice, ProgramVerbs, ExpressionVerbs, Model):
     """expiMap: explains cells by the activities of known gene programs, corrected for batches.
 
     Parameters

@@ -22,8 +22,6 @@ the latent is the posterior mean.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
@@ -40,9 +38,9 @@ from ..nn.expression import ExpressionDecoder
 from ..nn.layers import TORCH_BATCH_NORM
 from ..nn.loss import Loss
 from ..training.scarches import ScArchesPlan
-from . import surgery
-from .base import LEAST_OVERLAP, Model, Widths
+from .base import Model, Widths
 from .expression import ExpressionVerbs
+from .freezing import FreezingChoice
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -91,6 +89,12 @@ class TRVAEModule(nn.Module):
             **shape,
         )
 
+    @property
+    def first_layers(self) -> list[nn.Module]:
+        """Of encoder and decoder, with their normalisation."""
+        parts = self.encoder.hidden, self.decoder.hidden
+        return [layer for part in parts for layer in (part.linears[0], *part.batch_norms[:1])]
+
     def forward(self, cells: Minibatch, kl_weight: float = 1.0) -> Loss:
         return self.loss(cells, kl_weight)
 
@@ -112,7 +116,7 @@ class TRVAEModule(nn.Module):
         return Loss(terms, weights={"kl_latent": kl_weight, "mmd": self.config.mmd_weight})
 
 
-class TRVAE(ExpressionVerbs, Model):
+class TRVAE(FreezingChoice, ExpressionVerbs, Model):
     """trVAE: integrates batches by a conditional autoencoder and a penalty on what still tells them apart.
 
     Parameters
@@ -148,8 +152,6 @@ class TRVAE(ExpressionVerbs, Model):
     """
 
     config_class, module_class, plan_class = TRVAEConfig, TRVAEModule, ScArchesPlan
-    flags = ("freeze", "freeze_expression", "remove_dropout")
-    freeze = freeze_expression = remove_dropout = True
 
     def _new_module(self, schema: DataSchema) -> nn.Module:
         boundary, n_batches = self.config.mmd_boundary, len(schema.batches)
@@ -178,52 +180,3 @@ class TRVAE(ExpressionVerbs, Model):
         return self._per_cell(
             adata, lambda cells: module.decoder.hidden_layers(module.encode(cells).mean, cells)[0], batch_size
         )
-
-    # Surgery
-
-    @classmethod
-    def load_query_data(
-        cls,
-        adata,
-        reference_model: Model | str | os.PathLike,
-        *,
-        gene_map: str | Mapping[str, str] | None = None,
-        min_gene_overlap: float = LEAST_OVERLAP,
-        freeze: bool = True,
-        freeze_expression: bool = True,
-        remove_dropout: bool = True,
-    ) -> TRVAE:
-        """Adapt a reference to a query by architecture surgery; see `Model.load_query_data`.
-
-        Parameters
-        ----------
-        adata, reference_model, gene_map, min_gene_overlap
-            As in `Model.load_query_data`.
-        freeze
-            Whether training leaves the reference's weights in the new model as they are. False: all of them are
-            trained, so that reference cells no longer lie where they lay.
-        freeze_expression
-            Whether the same holds of the first layer of encoder and decoder. False: these are trained too.
-        remove_dropout
-            Whether the query trains without dropout.
-
-        Returns
-        -------
-        TRVAE
-        """
-        query = super().load_query_data(adata, reference_model, gene_map=gene_map, min_gene_overlap=min_gene_overlap)
-        query.freeze, query.freeze_expression, query.remove_dropout = freeze, freeze_expression, remove_dropout
-        query._thaw()
-        return query
-
-    def _thaw(self) -> None:
-        if not self._surgeries:
-            return
-        if not self.freeze:
-            surgery.thaw(self.module)
-        elif not self.freeze_expression:
-            for hidden in (self.module.encoder.hidden, self.module.decoder.hidden):
-                for first in (hidden.linears[0], *hidden.batch_norms[:1]):
-                    surgery.thaw(first)
-        for hidden in (self.module.encoder.hidden, self.module.decoder.hidden):
-            hidden.dropout.frozen = self.remove_dropout

@@ -262,6 +262,21 @@ def test_a_query_learns_its_batch_and_the_loadings_stay(reference_cells, query_c
     assert query.terms == reference.terms and query.get_gene_program_scores().shape == (query_cells.n_obs, 4)
 
 
+def test_loadings_of_a_query_are_trained_if_they_are_not_to_be_frozen(reference_cells, query_cells, tmp_path):
+    reference = sca.models.EXPIMAP(reference_cells, **SMALL)
+    reference.train(**QUICK)
+    before = fingerprint(reference)
+    sca.models.EXPIMAP.load_query_data(query_cells, reference, freeze_expression=False).save(tmp_path / "query")
+    query = sca.models.EXPIMAP.load(tmp_path / "query", query_cells)
+    query.train(**QUICK, alpha=1000)
+    after = fingerprint(query)
+    moved = {name for name, bits in before.items() if after[name] != bits}
+    assert {"decoder.hidden.weight", "encoder.hidden.linears.0.weight"} <= moved
+    assert not any("mean" in name or ".linears.1." in name or "mask" in name for name in moved)
+    assert not query.nonzero_terms().any() and reference.nonzero_terms().all()
+    assert fingerprint(reference) == before
+
+
 # ---------------------------------------------------------------------------------------------------- where they stand
 
 

@@ -72,7 +72,7 @@ class EXPIMAPConfig:
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class EXPIMAPPlan(ScArchesPlan):
     kl_weight: NotNegative = 0.35
-    kl_warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # None: 40 % of the steps for auto, 130 as published
+    kl_warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # None: 90 % of the steps for auto, 130 as published
     group_lasso_weight: NotNegative = 0.0  # the larger, the more programs are switched off; 0.7 for some hundreds
     group_lasso_term_weights: tuple[NotNegative, ...] | None = None  # one per program; None: 1 for each
     l1_weight: NotNegative = 0.0  # of loadings outside a soft mask

@@ -9,7 +9,6 @@ end of the query's. Posterior means and ELBOs come after the clock has been read
 import argparse
 import json
 import logging
-import resource
 import time
 import warnings
 from pathlib import Path
@@ -105,7 +104,7 @@ def main():
     adata = anndata.read_h5ad(arguments.train)
     start, wall, ends = time.process_time(), time.perf_counter(), []
     model = library.fit(adata, ends)
-    found = {"cpu": time.process_time() - start, "wall": time.perf_counter() - wall, "resident": resident()}
+    found = {"cpu": time.process_time() - start, "wall": time.perf_counter() - wall, "resident": memory("VmRSS")}
     found["epochs"] = np.diff([start, *ends]).tolist()
     latents = {"reference": model.get_latent_representation()}
     if arguments.held_out:
@@ -123,14 +122,14 @@ def main():
         latents["query"] = query.get_latent_representation()
     if arguments.latents:
         np.savez(arguments.latents, **latents)
-    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    found["peak"] = memory("VmHWM")
     print(json.dumps(found))
 
 
-def resident() -> float:
-    """Megabytes of this process that are in memory now."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() / 1e6
+def memory(what: str) -> float:
+    """Megabytes: VmRSS, resident now, or VmHWM, at most so far. (getrusage's peak may be that of the parent.)"""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split(f"{what}:")[1].split()[0]) * 1024 / 1e6
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -22,9 +22,9 @@ def python_of(environment: Path) -> str:
 
 
 def run_in(environment: Path, arguments: list[str]):
-    """Run that environment's python; -I keeps this process's PYTHONPATH and folder out of it."""
+    """Run that environment's python; -E and -s keep this process's PYTHONPATH and the user's packages out of it."""
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([python_of(environment), "-I", *arguments], check=True, env=one_thread)
+    subprocess.run([python_of(environment), "-E", "-s", *arguments], check=True, env=one_thread)
 
 
 def make_environment(environment: Path):

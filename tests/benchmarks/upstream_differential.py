@@ -1,31 +1,25 @@
 """scvi-tools' side of bench_differential.py: SCVI and its differential expression. In its own environment.
 
-    <environment>/bin/python -I upstream_differential.py CELLS.h5ad TABLE.csv --seed 0 --epochs 100
+    <environment>/bin/python -E -s upstream_differential.py CELLS.h5ad TABLE.csv --seed 0 --epochs 100
 
 The file holds raw counts in X, obs["batch"] and obs["cell_type"]. This file imports nothing of scarches_widgets, which
 that environment lacks.
 """
 
 import argparse
-import logging
-import warnings
 
 import anndata
 import scvi
-import torch
+from upstream import ON_ONE_CPU, prepare
 
 
 def main():
     arguments = parse_arguments()
-    warnings.simplefilter("ignore")  # lightning advises on loaders and devices at each run
-    for name in ("lightning.pytorch", "lightning.fabric", "scvi"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    scvi.settings.seed = arguments.seed
+    prepare(arguments.seed)
     cells = anndata.read_h5ad(arguments.cells)
     scvi.model.SCVI.setup_anndata(cells, batch_key="batch")
     model = scvi.model.SCVI(cells)
-    model.train(max_epochs=arguments.epochs, accelerator="cpu", enable_progress_bar=False)
+    model.train(max_epochs=arguments.epochs, **ON_ONE_CPU)
     table = model.differential_expression(groupby="cell_type", mode="change", batch_correction=True, silent=True)
     table.to_csv(arguments.table, index_label="gene")
 

@@ -1,6 +1,6 @@
 """scvi-tools' side of bench_labels.py: SCVI, SCANVI from it, surgery, predict, for one seed. In its own environment.
 
-    <environment>/bin/python -I upstream_labels.py REFERENCE.h5ad QUERY.h5ad RESULT.npz --seed 0 \
+    <environment>/bin/python -E -s upstream_labels.py REFERENCE.h5ad QUERY.h5ad RESULT.npz --seed 0 \
         --reference-epochs 20 --scanvi-epochs 10 --query-epochs 20
 
 Both files hold raw counts in X, obs["batch"] and obs["cell_type"], in the query "Unknown" for all. This file imports
@@ -8,32 +8,17 @@ nothing of scarches_widgets, which that environment lacks.
 """
 
 import argparse
-import logging
 import time
-import warnings
 
 import anndata
 import numpy as np
 import scvi
-import torch
-
-ARCHITECTURE = {
-    "n_layers": 2,
-    "encode_covariates": True,
-    "deeply_inject_covariates": False,
-    "use_layer_norm": "both",
-    "use_batch_norm": "none",
-}
-ON_ONE_CPU = {"accelerator": "cpu", "enable_progress_bar": False}
+from upstream import ARCHITECTURE, ON_ONE_CPU, prepare
 
 
 def main():
     arguments = parse_arguments()
-    warnings.simplefilter("ignore")  # lightning advises on loaders and devices at each run
-    for name in ("lightning.pytorch", "lightning.fabric", "scvi"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    scvi.settings.seed = arguments.seed
+    prepare(arguments.seed)
     reference_adata, query_adata = anndata.read_h5ad(arguments.reference), anndata.read_h5ad(arguments.query)
 
     start = time.process_time()

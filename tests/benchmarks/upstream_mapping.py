@@ -1,6 +1,6 @@
 """scvi-tools' side of bench_mapping.py: reference, surgery, query, for one seed. Runs in scvi-tools' own environment.
 
-    <environment>/bin/python -I upstream_mapping.py REFERENCE.h5ad QUERY.h5ad LATENTS.npz --seed 0 \
+    <environment>/bin/python -E -s upstream_mapping.py REFERENCE.h5ad QUERY.h5ad LATENTS.npz --seed 0 \
         --reference-epochs 20 --query-epochs 20
 
 Both files hold raw counts in X and obs["batch"], with the same genes in the same order; labels are neither needed nor
@@ -8,30 +8,17 @@ read. The latents are posterior means. This file imports nothing of scarches_wid
 """
 
 import argparse
-import logging
 import time
-import warnings
 
 import anndata
 import numpy as np
 import scvi
-import torch
-
-ARCHITECTURE = {
-    "n_layers": 2,
-    "encode_covariates": True,
-    "deeply_inject_covariates": False,
-    "use_layer_norm": "both",
-    "use_batch_norm": "none",
-}
-ON_ONE_CPU = {"accelerator": "cpu", "enable_progress_bar": False}
+from upstream import ARCHITECTURE, ON_ONE_CPU, prepare
 
 
 def main():
     arguments = parse_arguments()
-    be_quiet()
-    torch.set_num_threads(1)
-    scvi.settings.seed = arguments.seed
+    prepare(arguments.seed)
     reference_adata, query_adata = anndata.read_h5ad(arguments.reference), anndata.read_h5ad(arguments.query)
 
     scvi.model.SCVI.setup_anndata(reference_adata, batch_key="batch")
@@ -61,13 +48,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--reference-epochs", type=int, required=True)
     parser.add_argument("--query-epochs", type=int, required=True)
     return parser.parse_args()
-
-
-def be_quiet():
-    """Leave errors only: lightning advises on loaders and devices at each run, which would bury the table."""
-    warnings.simplefilter("ignore")
-    for name in ("lightning.pytorch", "lightning.fabric", "scvi"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

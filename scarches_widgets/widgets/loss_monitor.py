@@ -25,6 +25,11 @@ IN_WORDS = {
     "loss": "all terms, weighted",
     "reconstruction": "reconstruction",
     "kl_latent": "KL of latents",
+    "kl_library": "KL of library sizes",
+    "kl_z1": "KL of latents, given labels",
+    "kl_z2": "KL of latents within labels",
+    "kl_labels": "KL of labels",
+    "mmd": "MMD between batches",
 }
 FIXED = ("epoch", "learning_rate", "kl_weight")
 # Okabe & Ito's, in an order whose neighbours differ in lightness too

@@ -5,6 +5,8 @@ from importlib import import_module
 _HOMES = {
     "models": "scarches_widgets.models",
     "mapping": "scarches_widgets.mapping",
+    "hierarchy": "scarches_widgets.mapping.hierarchy",
+    "classifiers": "scarches_widgets.classifiers",
     "utils": "scarches_widgets.utils",
     "widgets": "scarches_widgets.widgets",
     "datasets": "scarches_widgets.datasets",

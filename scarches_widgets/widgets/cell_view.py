@@ -13,7 +13,7 @@ import traitlets
 
 from ..data.names import DataError
 from .base import HERE, View
-from .coloring import coloring_of, columns_of, find_color
+from .coloring import Coloring, coloring_of, columns_of, find_color
 from .session import CellIndices, Session, mask_of, names_of
 
 if TYPE_CHECKING:
@@ -94,10 +94,13 @@ class CellView(View):
                 f"The AnnData has {self.adata.n_obs:,} cells now, and the view was made for {self.n_cells:,}. "
                 "Make a new view."
             )
-        self._coloring = coloring_of(self.adata, self.color)
+        self._coloring = self._colored()
         with self.hold_sync():
             self.columns = columns_of(self.adata)
             self.coloring = self._coloring.for_page()
+
+    def _colored(self) -> Coloring:
+        return coloring_of(self.adata, self.color)
 
     # Between this view and its session
 
@@ -152,13 +155,7 @@ class CellView(View):
         """An expression for the selected cells, in terms of `adata`."""
         if (chosen := self._selected_categories()) is not None:
             return f"adata.obs[{self.color!r}].isin({chosen!r})"
-        if len(self.selection) <= MOST_LISTED:
-            return repr(self.selection.tolist())
-        packed = base64.b85encode(zlib.compress(np.packbits(self.mask).tobytes(), 9)).decode()
-        return (
-            f"np.unpackbits(np.frombuffer(zlib.decompress(base64.b85decode({packed!r})), np.uint8), "
-            f"count={self.n_cells}).astype(bool)"
-        )
+        return code_of_cells(self.mask)
 
     def _selected_categories(self) -> list | None:
         """The categories that make up the selection, if it is made of whole ones."""
@@ -178,6 +175,17 @@ class CellView(View):
 
 def _bits(mask: np.ndarray) -> bytes:
     return np.packbits(mask, bitorder="little").tobytes()
+
+
+def code_of_cells(mask: np.ndarray) -> str:
+    """An expression for the cells of a mask: their positions, or, of many, the mask in `base64`, `zlib` and `np`."""
+    if mask.sum() <= MOST_LISTED:
+        return repr(np.flatnonzero(mask).tolist())
+    packed = base64.b85encode(zlib.compress(np.packbits(mask).tobytes(), 9)).decode()
+    return (
+        f"np.unpackbits(np.frombuffer(zlib.decompress(base64.b85decode({packed!r})), np.uint8), "
+        f"count={len(mask)}).astype(bool)"
+    )
 
 
 def check_cells(adata: AnnData) -> None:

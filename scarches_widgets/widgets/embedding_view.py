@@ -90,7 +90,7 @@ class EmbeddingView(CellView):
             session,
             label=label,
             positions=self._position.T.astype("<f4").tobytes(),
-            figure=figure_item(_figure(label, adata.n_obs)),
+            figure=figure_item(cells_figure(adata.n_obs, f"{label} 1", f"{label} 2")),
         )
 
     def code(self) -> str:
@@ -168,7 +168,7 @@ def point_size(n: int) -> float:
     return float(np.clip(28 / max(n, 1) ** 0.23, 1.7, 9))
 
 
-def _figure(label: str, n: int):
+def cells_figure(n: int, x_label: str | None = None, y_label: str | None = None):
     """Axes, points over an empty source that the page fills, and tools that the page's own buttons work."""
     from bokeh.models import (
         BoxSelectTool,
@@ -188,8 +188,8 @@ def _figure(label: str, n: int):
         name="chart",
         height=440,
         sizing_mode="stretch_width",
-        x_axis_label=f"{label} 1",
-        y_axis_label=f"{label} 2",
+        x_axis_label=x_label,
+        y_axis_label=y_label,
         x_range=Range1d(0, 1, name="x"),
         y_range=Range1d(0, 1, name="y"),
         tools="",

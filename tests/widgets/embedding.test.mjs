@@ -88,6 +88,12 @@ test("all points are in sight, in one scale for both axes", () => {
   assert.ok(Math.abs((x.end - x.start) / 400 - (y.end - y.start) / 200) < 1e-9);
 });
 
+test("axes of different quantities have a scale each", () => {
+  const { x, y } = fittedRanges([0, 10], [-1, 1], 400, 200, false);
+  assert.ok(x.start < 0 && x.end > 10 && x.end < 11 && y.start < -1 && y.end > 1 && y.end < 1.1);
+  assert.ok(fittedRanges([5, 5], [0, 1], 400, 200, false).x.end > 5);
+});
+
 test("one cell, or many at one place, still have a range", () => {
   const { x, y } = fittedRanges([5], [5], 400, 200);
   assert.ok(x.end > x.start && y.end > y.start && Number.isFinite(x.start));

@@ -117,8 +117,8 @@ export function summaryOf(values, mask) {
   return { n, min: kept[0], median: middle, mean: kept.reduce((sum, value) => sum + value, 0) / n, max: kept[n - 1] };
 }
 
-/** Ranges in which all points are seen, in one scale for both axes, with a margin. */
-export function fittedRanges(x, y, width, height, margin = 0.04) {
+/** Ranges in which all points are seen, with a margin; by default in one scale for both axes. */
+export function fittedRanges(x, y, width, height, oneScale = true, margin = 0.04) {
   const span = (values) => {
     let [low, high] = [Infinity, -Infinity];
     for (const value of values) {
@@ -129,11 +129,15 @@ export function fittedRanges(x, y, width, height, margin = 0.04) {
   };
   const [left, right] = span(x);
   const [bottom, top] = span(y);
-  const scale = Math.max((right - left) / width, (top - bottom) / height) * (1 + 2 * margin) || 1 / Math.min(width, height);
-  const around = (low, high, pixels) => ({
-    start: (low + high) / 2 - (scale * pixels) / 2, end: (low + high) / 2 + (scale * pixels) / 2,
-  });
-  return { x: around(left, right, width), y: around(bottom, top, height) };
+  const [across, up] = [(right - left) / width, (top - bottom) / height];
+  const around = (low, high, pixels, span) => {
+    const half = (pixels * (span * (1 + 2 * margin) || 1 / Math.min(width, height))) / 2;
+    return { start: (low + high) / 2 - half, end: (low + high) / 2 + half };
+  };
+  return {
+    x: around(left, right, width, oneScale ? Math.max(across, up) : across),
+    y: around(bottom, top, height, oneScale ? Math.max(across, up) : up),
+  };
 }
 
 /** A range after a step by a share of its length, and after zooming around its middle. */

@@ -7,7 +7,7 @@ const BOKEH_MODES = { replace: "replace", add: "append", subtract: "subtract" };
 
 /**
  * @param host element to draw in
- * @param cells `{ x, y, names }`, by cell
+ * @param cells `{ x, y, names, oneScale }`, by cell; whether both axes have one scale
  * @param onSelect called with the mask after a lasso or box
  */
 export async function scatterChart(host, item, version, cells, onSelect, signal) {
@@ -35,7 +35,7 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
   function fit() {
     if (!plot.inner_width || !plot.inner_height) return;
     whole = true;
-    setRanges(fittedRanges(cells.x, cells.y, plot.inner_width, plot.inner_height));
+    setRanges(fittedRanges(cells.x, cells.y, plot.inner_width, plot.inner_height, cells.oneScale));
   }
 
   function move(right, up, zoom = 1) {
@@ -43,10 +43,10 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
     setRanges({ x: moved(xRange, right, zoom), y: moved(yRange, up, zoom) });
   }
 
-  /** One scale for both axes, also after the frame has another shape. */
+  /** One scale for both axes stays one after the frame has another shape. */
   function reshape() {
     if (whole) fit();
-    else if (plot.inner_width) {
+    else if (plot.inner_width && cells.oneScale) {
       const scale = (xRange.end - xRange.start) / plot.inner_width;
       setRanges({ x: moved(xRange, 0), y: moved(yRange, 0, (scale * plot.inner_height) / (yRange.end - yRange.start)) });
     }
@@ -80,7 +80,9 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
   listen(host, "focusout", () => { wheel.active = false; }, signal);
 
   figure.view.canvas_view?.events_el?.setAttribute("tabindex", "-1"); // one stop for Tab is enough: the host
-  const [x, y] = [taken(cells.x, order), taken(cells.y, order)];
+  let [x, y] = [taken(cells.x, order), taken(cells.y, order)];
+  let value = [];
+  const put = () => source.setv({ data: { x, y, value } }, { check_eq: false });
   fit();
 
   return { // has no points before setColours
@@ -93,10 +95,17 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
       const ends = numbers ? { low, high: high > low ? high : low + 1 } : { low: -0.5, high: colours.length - 0.5 };
       // silent, and without a comparison of all values: Bokeh lays all points out anew at each change that it notices
       mapper.setv({ palette: colours, nan_color: noValue, ...ends }, { silent: true });
-      const value = kind === "none" ? new Uint8Array(order.length) : taken(values, order);
+      value = kind === "none" ? new Uint8Array(order.length) : taken(values, order);
       const words = numbers ? formatNumber : (code) => coloring.names[code];
       valueOf = (place) => (kind === "none" ? null : element("span", {}, `${label}: ${words(value[place])}`));
-      source.setv({ data: { x, y, value } }, { check_eq: false });
+      put();
+    },
+    /** @param places `{ x, y, oneScale }`, by cell */
+    setPlaces(places) {
+      Object.assign(cells, places);
+      [x, y] = [taken(cells.x, order), taken(cells.y, order)];
+      fit();
+      put();
     },
     setMask(mask) {
       if (sameMask(mask, drawn)) return;

@@ -90,8 +90,7 @@ class SCANVIPlan(TrainingPlan):
     classification_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 50.0
     n_samples_per_label: Annotated[int, Field(ge=1)] | None = None  # labelled cells of each label per epoch; None: all
 
-    @property
-    def loss_weights(self) -> dict[str, float]:
+    def loss_weights(self, epoch: int) -> dict[str, float]:
         return {"classification_weight": self.classification_weight}
 
 

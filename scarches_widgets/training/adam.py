@@ -24,10 +24,20 @@ class Adam:
         What is trained.
     lr, eps, weight_decay
         Learning rate, which may be set anew before each step; what keeps the update finite; weight of an L2 penalty.
+    undecayed
+        Those that the penalty spares.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, eps: float, weight_decay: float):
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        eps: float,
+        weight_decay: float,
+        undecayed: Iterable[Tensor] = (),
+    ):
         self.parameters = list(parameters)
+        self._undecayed = {id(parameter) for parameter in undecayed}
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
         self._moments: dict[int, dict[str, Tensor]] = {}  # place of a parameter -> its moments, once it has had a step
 
@@ -37,10 +47,15 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        places = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
-        parameters = [self.parameters[i] for i in places]
-        if not parameters:
+        ready = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        spared = [i for i in ready if id(self.parameters[i]) in self._undecayed]
+        self._step([i for i in ready if i not in spared], self.weight_decay)
+        self._step(spared, 0.0)
+
+    def _step(self, places: list[int], weight_decay: float) -> None:
+        if not places:
             return
+        parameters = [self.parameters[i] for i in places]
         moments = [self._moments.setdefault(i, _start(self.parameters[i])) for i in places]
         adam(
             parameters,
@@ -54,7 +69,7 @@ class Adam:
             beta1=BETAS[0],
             beta2=BETAS[1],
             lr=self.lr,
-            weight_decay=self.weight_decay,
+            weight_decay=weight_decay,
             eps=self.eps,
             maximize=False,
         )

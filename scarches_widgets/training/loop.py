@@ -1,7 +1,9 @@
 """The training loop: a generator of events that knows a model only as something with a loss.
 
-`module(minibatch, kl_weight=…)` gives a `Loss`. Nothing here prints, shows or decides when to stop early for the user's
-sake: whoever iterates does, by asking for no further event. Clean-up stands in a `finally`.
+`module(minibatch, kl_weight=…)` gives a `Loss`. A module may have `after_step(rate, …)`, `undecayed` (parameters that
+weight decay spares) and `before_epoch(epoch, cells, plan)`, which says whether the loss is another one from then on.
+Nothing here prints, shows or decides when to stop early for the user's sake: whoever iterates does, by asking for no
+further event. Clean-up stands in a `finally`.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ def training_events(
 
 def _events(module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosave: Autosave | None) -> Iterator[Event]:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = plan.optimizer(parameters)
+    optimizer = plan.optimizer(parameters, getattr(module, "undecayed", ()))
     watch_column, warnings = _watched(module, cells, plan)
     progress = Progress(Watch(plan.early_stopping_kwargs))
     best = None
@@ -92,10 +94,12 @@ def _events(module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosav
         yield from progress.epochs  # of the run that is resumed
         while progress.epoch < plan.max_epochs and not (plan.early_stopping and progress.watch.exhausted):
             epoch, started = progress.epoch, time.monotonic()
+            if progress.step == 0 and hasattr(module, "before_epoch") and module.before_epoch(epoch, cells, plan):
+                progress.watch, best = Watch(plan.early_stopping_kwargs), None  # another loss: not to be compared
             for minibatch in cells.train(epoch, progress.step):
                 rate, kl_weight = _rate_and_kl_weight(plan, progress, cells, progress.step)
                 noise = Noise(plan.seed, "training", epoch, progress.step, device=_device(module))
-                weights = {"kl_weight": kl_weight} | plan.loss_weights
+                weights = {"kl_weight": kl_weight} | plan.loss_weights(epoch)
                 values = _train_step(module, optimizer, minibatch, noise, rate, weights)
                 if hasattr(module, "after_step"):
                     module.after_step(rate, **plan.step_weights(epoch))
@@ -187,7 +191,8 @@ def _evaluate(
     with torch.no_grad():
         for step, minibatch in enumerate(minibatches):
             noise = Noise(plan.seed, "validation", step, device=_device(module))
-            loss = module(minibatch.to(_device(module)).with_noise(noise), kl_weight=kl_weight, **plan.loss_weights)
+            weights = {"kl_weight": kl_weight} | plan.loss_weights(epoch)
+            loss = module(minibatch.to(_device(module)).with_noise(noise), **weights)
             sums.add(_finite_values(loss, loss.total, minibatch), len(minibatch))
     return sums.means() if cells.n_validation else None
 

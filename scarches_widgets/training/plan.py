@@ -101,10 +101,10 @@ class TrainingPlan:
         n_steps, (lowest, highest) = (SURGERY_STEPS, SURGERY_EPOCHS) if of_query else (AUTO_STEPS, AUTO_EPOCHS)
         return min(highest, max(lowest, math.ceil(n_steps * self.batch_size / n_train)))
 
-    def optimizer(self, parameters) -> Adam:
-        """Adam over the trainable `parameters`."""
+    def optimizer(self, parameters, undecayed=()) -> Adam:
+        """Adam over the trainable `parameters`, of which those in `undecayed` have no weight decay."""
         eps = 0.01 if self.schedule == "published" else 1e-8
-        return Adam(parameters, lr=self.lr, eps=eps, weight_decay=self.weight_decay)
+        return Adam(parameters, lr=self.lr, eps=eps, weight_decay=self.weight_decay, undecayed=undecayed)
 
     def learning_rate(self, step: int, n_steps: int) -> float:
         """At `step` of `n_steps` in the whole run, before any reduction for want of improvement."""
@@ -124,8 +124,7 @@ class TrainingPlan:
         epoch = step // steps_per_epoch
         return self.kl_weight * (min(1.0, epoch / n_epochs) if n_epochs else 1.0)
 
-    @property
-    def loss_weights(self) -> dict[str, float]:
+    def loss_weights(self, epoch: int) -> dict[str, float]:
         """What a module's loss is called with besides the KL weight; a model whose loss has more weights extends this
         class (see `Model.plan_class`)."""
         return {}

@@ -50,6 +50,20 @@ def test_a_state_that_was_kept_goes_on_to_equal_bits_and_is_a_copy():
     assert all(torch.equal(a, b) for a, b in zip(first, second))
 
 
+def test_weight_decay_spares_those_that_it_is_told_to_spare():
+    ours, theirs = weights(), weights()
+    adam = Adam(ours, **OPTIONS, undecayed=[ours[1]])
+    groups = [{"params": [theirs[0]]}, {"params": [theirs[1]], "weight_decay": 0.0}]
+    torchs = torch.optim.Adam(groups, fused=True, **OPTIONS)
+    for step in range(3):
+        give_gradients(ours, step)
+        give_gradients(theirs, step)
+        adam.step()
+        torchs.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours[:2], theirs))
+    assert torch.equal(ours[2], weights()[2])
+
+
 def test_a_step_without_any_gradient_does_nothing():
     Adam(weights(), **OPTIONS).step()
 

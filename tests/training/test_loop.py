@@ -233,6 +233,20 @@ def test_the_run_stops_after_as_many_epochs_without_improvement_as_it_has_patien
     assert events[-1].reason == f"no better val_unweighted_loss in {patience} epochs"
 
 
+def test_a_module_is_told_of_each_epoch_and_the_best_one_is_sought_anew_once_its_loss_is_another():
+    module, told = Toy(), []
+
+    def before_epoch(epoch, cells, plan):
+        told.append(epoch)
+        return epoch == 2
+
+    module.before_epoch = before_epoch
+    module.before_loss = lambda cells: module.outward.bias.data.add_(100 * (told[-1] == 2))  # a higher loss
+    ended = of_kind(EpochEnded, toy_events(module, max_epochs=4, early_stopping=True))
+    assert told == [0, 1, 2, 3]
+    assert ended[2].is_best and ended[2].validation["loss"] > ended[1].validation["loss"]
+
+
 def test_a_metric_that_should_grow_is_watched_the_other_way_round():
     stopping = {"mode": "max", "metric": "val_reconstruction", "patience": 1}
     _, events = trained_toy(max_epochs=20, lr=0.05, early_stopping=True, early_stopping_kwargs=stopping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import replace
 
@@ -10,14 +11,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..data.findings import counted
 from ..data.minibatches import Minibatch
+from ..data.names import did_you_mean, listed
 from ..training.events import Event, RunEnded
+
+logger = logging.getLogger(__name__)
+NEW_LABELS = ("ignore", "hold out", "extend")
+QUERY_LABELS = ("use", "ignore")
 
 
 class LabelVerbs:
     """Verbs of a model whose module has `encode(cells)`, a `classifier`, `label_logits(cells)` and `label_novelty` (see
     `nn.classifier`)."""
 
+    needs_labels = True
     ignores_labels = False  # in training, those of its own cells
 
     def predict(self, adata=None, soft: bool = False, *, batch_size: int = 256) -> np.ndarray | pd.DataFrame:
@@ -109,6 +117,34 @@ class LabelVerbs:
             rows.append([len(cells), votes.index[0], votes.iloc[0] / len(cells), *means])
         return pd.DataFrame(rows, columns=columns, index=pd.Index(new, name=self.schema.labels_key))
 
+    # Labels of a query
+
+    def _take_labels(self, new: tuple[str, ...], new_labels: str) -> None:
+        """Say what the query's labels mean to this model, and make room for new ones if it is to learn them."""
+        codes = self.schema.label_codes(self.adata)
+        n_known = 0 if codes is None else int((codes >= 0).sum())
+        if n_known and not self.ignores_labels:
+            warnings.warn(
+                f"{n_known:,} of the query's {len(codes):,} cells carry labels that the reference knows, and training "
+                "learns from them. To map without them, for example to compare predictions with them, pass "
+                "query_labels='ignore'.",
+                stacklevel=4,
+            )
+        if not new:
+            return
+        what = f"{counted(len(new), 'label')} of the query {'is' if len(new) == 1 else 'are'} new ({listed(new)})"
+        if new_labels == "extend":
+            logger.info("%s: the classifier learns them.", what)
+            self._learn_labels(new)
+        elif new_labels == "hold out":
+            logger.info("%s: their cells are held out, as unlabelled.", what)
+        else:
+            warnings.warn(
+                f"{what}: their cells are taken as unlabelled, and can only be given labels of the reference. Pass "
+                "new_labels='extend' to learn them, or 'hold out' to see what becomes of them.",
+                stacklevel=4,
+            )
+
     # Where labels lie
 
     def _note(self, event: Event) -> None:
@@ -129,3 +165,14 @@ class LabelVerbs:
             self.module.label_novelty.locate(z, codes[rows], range(n_frozen, len(self.schema.labels)))
         else:
             self.module.label_novelty.fit(z, codes[rows], np.clip(1 - p.max(1), 0, 1))
+
+
+def check_label_options(query_labels: str, new_labels: str) -> None:
+    """Refuse what `load_query_data` cannot do with a query's labels."""
+    for name, value, known in (("query_labels", query_labels, QUERY_LABELS), ("new_labels", new_labels, NEW_LABELS)):
+        if value not in known:
+            raise ValueError(f"{name}='{value}' is none of {listed(known)}.{did_you_mean(value, known)}")
+    if query_labels == "ignore" and new_labels == "extend":
+        raise ValueError(
+            "query_labels='ignore' hides the cells from which new_labels='extend' would learn. Choose one of them."
+        )

@@ -23,9 +23,7 @@ not built; a model remembers where its labels lie, to tell how new a cell is.
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
@@ -37,9 +35,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ..data.findings import counted
 from ..data.minibatches import Minibatch
-from ..data.names import DataError, did_you_mean, listed
+from ..data.names import DataError, did_you_mean
 from ..data.schema import BATCH, LABEL, DataSchema, levels_of
 from ..nn.classifier import Classifier, LabelNovelty
 from ..nn.counts_encoder import CountsEncoder, log_density
@@ -54,12 +51,9 @@ from ..training.plan import TrainingPlan
 from . import surgery
 from .base import LEAST_OVERLAP, Model
 from .expression import ExpressionVerbs
-from .labels import LabelVerbs
+from .labels import LabelVerbs, check_label_options
 
-logger = logging.getLogger(__name__)
 Norm = Literal["encoder", "decoder", "none", "both"]
-NEW_LABELS = ("ignore", "hold out", "extend")
-QUERY_LABELS = ("use", "ignore")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -347,16 +341,7 @@ class SCANVI(LabelVerbs, ExpressionVerbs, Model):
         ValueError
             If `query_labels` and `new_labels` contradict each other, or are none of the above.
         """
-        for name, value, known in (
-            ("query_labels", query_labels, QUERY_LABELS),
-            ("new_labels", new_labels, NEW_LABELS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}='{value}' is none of {listed(known)}.{did_you_mean(value, known)}")
-        if query_labels == "ignore" and new_labels == "extend":
-            raise ValueError(
-                "query_labels='ignore' hides the cells from which new_labels='extend' would learn. Choose one of them."
-            )
+        check_label_options(query_labels, new_labels)
         reference = cls._reference(reference_model)
         query = super().load_query_data(adata, reference, gene_map=gene_map, min_gene_overlap=min_gene_overlap)
         query.ignores_labels = query_labels == "ignore"
@@ -364,33 +349,10 @@ class SCANVI(LabelVerbs, ExpressionVerbs, Model):
         query._take_labels(new, new_labels)
         return query
 
-    def _take_labels(self, new: tuple[str, ...], new_labels: str) -> None:
-        """Say what the query's labels mean to this model, and make room for new ones if it is to learn them."""
-        codes = self.schema.label_codes(self.adata)
-        n_known = 0 if codes is None else int((codes >= 0).sum())
-        if n_known and not self.ignores_labels:
-            warnings.warn(
-                f"{n_known:,} of the query's {len(codes):,} cells carry labels that the reference knows, and training "
-                "learns from them. To map without them, for example to compare predictions with them, pass "
-                "query_labels='ignore'.",
-                stacklevel=4,
-            )
-        if not new:
-            return
-        what = f"{counted(len(new), 'label')} of the query {'is' if len(new) == 1 else 'are'} new ({listed(new)})"
-        if new_labels == "extend":
-            logger.info("%s: the classifier learns them.", what)
-            surgery.grow(self.module, {LABEL: len(new)})
-            self.schema = self.schema.extended({LABEL: new})
-            self._surgeries[-1][LABEL] = len(new)
-        elif new_labels == "hold out":
-            logger.info("%s: their cells are held out, as unlabelled.", what)
-        else:
-            warnings.warn(
-                f"{what}: their cells are taken as unlabelled, and can only be given labels of the reference. Pass "
-                "new_labels='extend' to learn them, or 'hold out' to see what becomes of them.",
-                stacklevel=4,
-            )
+    def _learn_labels(self, new: tuple[str, ...]) -> None:
+        surgery.grow(self.module, {LABEL: len(new)})
+        self.schema = self.schema.extended({LABEL: new})
+        self._surgeries[-1][LABEL] = len(new)
 
 
 def _beside(of_scvi: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

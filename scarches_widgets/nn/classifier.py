@@ -99,8 +99,9 @@ class LabelNovelty(nn.Module):
             Latent coordinates (cells, n_latent), codes, int (cells,), and 1 − the largest probability, (cells,).
         """
         z = z.astype(np.float64)
-        centered = z - np.stack([z[labels == label].mean(0) for label in range(labels.max() + 1)])[labels]
-        scatter, n_free = centered.T @ centered, max(1, len(z) - labels.max() - 1)
+        present, of_cell = np.unique(labels, return_inverse=True)
+        centered = z - np.stack([z[labels == label].mean(0) for label in present])[of_cell]
+        scatter, n_free = centered.T @ centered, max(1, len(z) - len(present))
         ridge = 1e-6 * max(np.trace(scatter) / len(scatter), 1e-6) * np.eye(len(scatter))
         self._keep("common_covariance", scatter / n_free + ridge)
         self.n_cells.zero_()
@@ -135,17 +136,17 @@ class LabelNovelty(nn.Module):
     def novelty(self, z: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
         """0 to 1, (cells,); beyond the newest reference cell it still rises, below 1."""
         combined = self._combined(self.distances(z).min(1), uncertainty)
-        return _share_below(combined, self.combined_quantiles)
+        return share_below(combined, self.combined_quantiles)
 
     def _combined(self, distance: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
-        shares = _share_below(distance, self.distance_quantiles), _share_below(uncertainty, self.uncertainty_quantiles)
+        shares = share_below(distance, self.distance_quantiles), share_below(uncertainty, self.uncertainty_quantiles)
         return -sum(np.log1p(-share) for share in shares)
 
     def _keep(self, name: str, values: np.ndarray) -> None:
         getattr(self, name).copy_(torch.from_numpy(values))
 
 
-def _share_below(values: np.ndarray, quantiles: Tensor) -> np.ndarray:
+def share_below(values: np.ndarray, quantiles: Tensor) -> np.ndarray:
     """Where values stand among those that have these quantiles, 0 to below 1; above the largest, it still rises."""
     quantiles = quantiles.double().cpu().numpy()
     highest = 1 - 1 / len(quantiles)

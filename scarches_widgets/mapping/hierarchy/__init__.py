@@ -6,8 +6,31 @@ Michielsen et al. 2021, doi:10.1038/s41467-021-23196-8 (scHPL); Michielsen et al
 
 from .formats import FlatTree
 from .journal import Edit, Patch
+from .learning import learn_tree, train_tree
+from .matching import Match, Proposal
 from .nodes import Alias, Node
+from .prediction import Predictions, predict_labels
 from .problems import Problem
+from .score import confusion_matrix, hierarchical_F1, hierarchical_f1
 from .tree import Hierarchy
+from .updating import update_tree
 
-__all__ = ["Alias", "Edit", "FlatTree", "Hierarchy", "Node", "Patch", "Problem"]
+__all__ = [
+    "Alias",
+    "Edit",
+    "FlatTree",
+    "Hierarchy",
+    "Match",
+    "Node",
+    "Patch",
+    "Predictions",
+    "Problem",
+    "Proposal",
+    "confusion_matrix",
+    "hierarchical_F1",
+    "hierarchical_f1",
+    "learn_tree",
+    "predict_labels",
+    "train_tree",
+    "update_tree",
+]

@@ -29,8 +29,14 @@ class Edit:
 
     @property
     def code(self) -> str:
-        """The line of Python that does it, for a tree called `tree`."""
-        return f"tree.{self.command}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+        """The Python that does it, for a tree called `tree`."""
+        if self.command == "accept":
+            return self.arguments["proposal"].code
+        return line_of_code(self.command, self.arguments)
+
+
+def line_of_code(command: str, arguments: dict[str, object]) -> str:
+    return f"tree.{command}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from networkx import DiGraph
 
+    from .matching import Proposal
+
 REJECTED_BY_RECONSTRUCTION, REJECTED_BY_DISTANCE = "Rejected (RE)", "Rejection (dist)"
 REJECTIONS = (REJECTED_BY_RECONSTRUCTION, REJECTED_BY_DISTANCE)  # what predictions say of a cell of no known type
 
@@ -119,6 +121,10 @@ class Hierarchy:
     def node(self, id: int) -> Node:
         """The node of this id, which it keeps through all edits; `KeyError` if it is not in the tree now."""
         return self._table.by_id[id]
+
+    def structure(self) -> dict[int, int | None]:
+        """Each node's parent, by ids; the root's is None."""
+        return {node.id: node.parent and node.parent.id for node in self}
 
     @property
     def datasets(self) -> list[str]:
@@ -407,10 +413,10 @@ class Hierarchy:
         return made
 
     @command
-    def add_alias(self, node: str | Node, alias: str, dataset: str | None = None):
+    def add_alias(self, node: str | Node, alias: str | Alias, dataset: str | None = None):
         """Note that a data set (or any) calls the node so."""
         node = self._node(node)
-        new = self._checked_aliases([Alias(alias, dataset)])
+        new = self._checked_aliases([alias if isinstance(alias, Alias) else Alias(alias, dataset)])
         self._perform(("set", node.id, node.name, (*node.aliases, *new)))
 
     @command
@@ -436,6 +442,12 @@ class Hierarchy:
         for position, child in enumerate(order):
             if node.children[position] is not child:
                 self._place(child, node, position)
+
+    @command
+    def accept(self, proposal: Proposal):
+        """Make an edit that `learn_tree(…, apply=False)` proposed, all of it as one."""
+        for name, arguments in proposal.commands:
+            getattr(self, name)(**arguments)
 
     @property
     def history(self) -> tuple[Edit, ...]:

@@ -50,6 +50,7 @@ MODELS = [
     Case(sca.models.SCANVI, SMALL, LABELS),
     Case(sca.models.TRVAE, TRVAE),
     Case(sca.models.EXPIMAP, EXPIMAP),
+    Case(sca.models.scPoli, {"hidden_layer_sizes": (16, 12), "n_latent": 4}, LABELS),
 ]
 
 

@@ -2,7 +2,8 @@
 
 from .expimap import EXPIMAP
 from .scanvi import SCANVI
+from .scpoli import scPoli
 from .scvi import SCVI
 from .trvae import TRVAE
 
-__all__ = ["EXPIMAP", "SCANVI", "SCVI", "TRVAE"]
+__all__ = ["EXPIMAP", "SCANVI", "SCVI", "TRVAE", "scPoli"]

@@ -105,11 +105,14 @@ class Model:
         self.config = typed(self.config_class, config, of=type(self).__name__)
         keys = _noted_keys(adata) | keys
         _announce(validate(adata, expects=self.expects, **keys))
-        self.schema = DataSchema.of(adata, **keys)
+        self.schema = self._schema_of(adata, keys)
         self.module = self._new_module(self.schema)
         self._initialize(seed)
         self._start(adata)
         self._count_in(adata, new_levels=self.schema.n_levels)
+
+    def _schema_of(self, adata, keys: Mapping[str, Any]) -> DataSchema:
+        return DataSchema.of(adata, **keys)
 
     def _initialize(self, seed: int) -> None:
         initialize(self.module, generator_of(seed, "weights"))

@@ -38,6 +38,8 @@ PUBLISHED_SPELLINGS = {
     "alpha_kl": "kl_weight",
     "alpha": "group_lasso_weight",
     "omega": "group_lasso_term_weights",
+    "eta": "prototype_weight",
+    "clustering_res": "clustering_resolution",
     "alpha_l1": "l1_weight",
     "alpha_l1_epoch_anneal": "l1_warmup_epochs",
     "max_kl_weight": "kl_weight",

@@ -125,7 +125,7 @@ class MappingPanel(Panel):
 
     @property
     def _has_classifier(self) -> bool:
-        return hasattr(self.reference, "predict_with_uncertainty")
+        return hasattr(self.reference, "predict_with_uncertainty") and bool(self.reference.schema.labels)
 
     def _facts(self) -> str:
         schema = self.reference.schema

@@ -160,7 +160,7 @@ class TrainingPanel(Panel):
     def _findings(self, options: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
         if self.adata is None:
             return
-        if self._learns_labels and options["labels_key"] is None:
+        if self._learns_labels and self._class.needs_labels and options["labels_key"] is None:
             yield "labels_key", remark("error", f"{self._class.__name__} learns from labels.", "Choose their column.")
         asked = self._request(options)
         field_of = {f"obs['{shown(options[key])}']": key for key in reversed(KEYS) if options[key] is not None}

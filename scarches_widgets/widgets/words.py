@@ -43,6 +43,7 @@ OPTIONS = {
     "mmd_on": Words("Draw together", "Where the discrepancy is measured."),
     "mmd_boundary": Words("First batches", "Compare only so many first batches with the others; empty: all pairs."),
     "mmd_weight": Words("Discrepancy weight", "Of the penalty, against the counts."),
+    "embedding_max_norm": Words("Longest condition vector", "Greatest length of a learned condition."),
     "soft_mask": Words("Genes may join programs", "That they are not annotated with, at a price.", main=True),
     "linear_classifier": Words("Linear classifier", "Otherwise it has hidden layers, as the encoder has."),
     # training
@@ -62,6 +63,12 @@ OPTIONS = {
     "group_lasso_weight": Words("Programs' price", "The higher, the more of them are switched off.", main=True),
     "l1_weight": Words("Joining genes' price", "Of loadings outside a soft mask."),
     "l1_warmup_epochs": Words("Joining price's warm-up", "Epochs in which it rises; empty: none."),
+    "prototype_weight": Words("Prototype weight", "Of the pull towards labels' prototypes, against the counts."),
+    "pretraining_epochs": Words("Epochs without prototypes", "At first; empty: the schedule's share."),
+    "unlabeled_prototype_training": Words("Cluster unlabelled cells", "In the end, for labels that are yet to be named."),
+    "clustering": Words("Clusters by"),
+    "clustering_resolution": Words("Resolution of clusters", "Of Leiden; the larger, the more."),
+    "n_clusters": Words("Number of clusters", "Of k-means."),
     "seed": Words("Seed", "The same seed gives the same model."),
     "threads": Words("CPU threads", "Small models are fastest with one."),
     # early stopping
@@ -83,6 +90,7 @@ VALUES = {  # of those options whose values do not speak for themselves
         "normal": "normal: for values that are no counts",
         "mse": "mse: squared error of log-normalised values",
     },
+    "clustering": {"leiden": "leiden: communities of neighbours", "kmeans": "kmeans: k-means"},
     "mmd_on": {"z": "z: the latent", "y": "y: the decoder's first layer"},
     "dispersion": {"gene": "per gene", "gene-batch": "per gene and batch", "gene-label": "per gene and label"},
     "query_labels": {"use": "use: learn from them", "ignore": "ignore: as if there were none"},

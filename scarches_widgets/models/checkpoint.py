@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -34,7 +35,7 @@ class ModelDocument:
     family: str
     config: dict
     data: dict  # a DataSchema
-    surgeries: Annotated[list[NewLevels], Field(max_length=1000)]  # new levels of each variable, oldest first
+    surgeries: Annotated[list[NewLevels], Field(max_length=1000)]  # what each added to each variable, oldest first
     is_trained: bool
     history: list[EpochEnded]
     gene_map: str | dict[str, str] | None  # how the names of a query's genes became the reference's
@@ -105,7 +106,7 @@ def _typed(cls: type[T], values: dict, path: str | os.PathLike) -> T:
 def _network(cls: type[Model], model: Model, document: ModelDocument, container: Container) -> torch.nn.Module:
     """The network with the container's tensors. It is first laid out without memory, and compared."""
     with torch.device("meta"):
-        module = model._new_module(_before(model.schema, document.surgeries))
+        module = model._new_module(_before(model, document.surgeries))
         for n_new in document.surgeries:
             surgery.freeze(module)
             surgery.grow(module, n_new)
@@ -125,12 +126,14 @@ def _network(cls: type[Model], model: Model, document: ModelDocument, container:
     return module
 
 
-def _before(schema: DataSchema, surgeries: list[dict[str, int]]) -> DataSchema:
+def _before(model: Model, surgeries: list[dict[str, int]]) -> DataSchema:
     """The schema that the first reference had: without the levels that surgeries appended."""
-    n_added: dict[str, int] = {}
+    schema, n_added = model.schema, Counter[str]()
     for n_new in surgeries:
-        for variable, n in n_new.items():
-            n_added[variable] = n_added.get(variable, 0) + n
+        n_added.update(n_new)
+    for what, n in getattr(model.config, "added", {}).items():  # what is no variable of the cells
+        if n_added.pop(what, 0) != n:
+            raise DamagedFile(f"The model's surgeries and its options disagree on how many times '{what}' was added.")
     kept = {}
     all_levels = {name: levels for name, (_, levels) in schema.variables.items()} | {LABEL: schema.labels}
     for variable, levels in all_levels.items():

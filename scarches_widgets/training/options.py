@@ -29,6 +29,10 @@ PUBLISHED_SPELLINGS = {
     "beta": "mmd_weight",
     "use_bn": "use_batch_norm",
     "use_ln": "use_layer_norm",
+    # surgery
+    "new_n_ext": "n_new_terms",
+    "new_ext_mask": "new_gene_sets",
+    "new_soft_ext_mask": "soft_new_mask",
     # training
     "classification_ratio": "classification_weight",
     "n_epochs": "max_epochs",
@@ -42,6 +46,8 @@ PUBLISHED_SPELLINGS = {
     "clustering_res": "clustering_resolution",
     "alpha_l1": "l1_weight",
     "alpha_l1_epoch_anneal": "l1_warmup_epochs",
+    "gamma_ext": "free_l1_weight",
+    "gamma_epoch_anneal": "free_l1_warmup_epochs",
     "max_kl_weight": "kl_weight",
     "alpha_epoch_anneal": "kl_warmup_epochs",
     "n_epochs_kl_warmup": "kl_warmup_epochs",
@@ -66,8 +72,8 @@ WITHOUT_EFFECT = {  # of both upstreams' train(), and why it is not needed here
 }
 
 
-def respelled(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options under the names used here.
+def respelled(options: Mapping[str, Any], own: Mapping[str, str] = {}) -> dict[str, Any]:
+    """The options under the names used here; `own` holds spellings that mean another option in this place.
 
     Raises
     ------
@@ -77,10 +83,11 @@ def respelled(options: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise TypeError(f"Options are a dict such as {{'patience': 20}}, not {options!r}.")
     result: dict[str, Any] = {}
+    spellings = PUBLISHED_SPELLINGS | dict(own)
     for name, value in options.items():
-        ours = PUBLISHED_SPELLINGS.get(name, name)
+        ours = spellings.get(name, name)
         if ours in result:
-            twin = next(other for other in options if other != name and PUBLISHED_SPELLINGS.get(other, other) == ours)
+            twin = next(other for other in options if other != name and spellings.get(other, other) == ours)
             raise TypeError(f"{twin} and {name} are two spellings of one option. Give one of them.")
         result[ours] = value
     return result
@@ -124,10 +131,11 @@ def planned(
     TypeError, ValueError
         As `typed`; and if one option is given in two places.
     """
+    own = getattr(cls, "spellings", {})
     nested = [options.get(name) or {} for name in ("plan_kwargs", "trainer_kwargs")]
     options = {name: value for name, value in options.items() if name not in ("plan_kwargs", "trainer_kwargs")}
-    options = respelled(options)
-    for name, value in (item for part in nested for item in respelled(part).items()):
+    options = respelled(options, own)
+    for name, value in (item for part in nested for item in respelled(part, own).items()):
         if name in options:
             raise TypeError(f"{name} is given in two places of train(). Give it once.")
         options[name] = value

@@ -30,6 +30,7 @@ IN_WORDS = {
     "kl_z2": "KL of latents within labels",
     "kl_labels": "KL of labels",
     "mmd": "MMD between batches",
+    "hsic": "dependence of new programs",
     "prototype": "distance from prototypes",
 }
 FIXED = ("epoch", "learning_rate", "kl_weight")

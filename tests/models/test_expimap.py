@@ -12,8 +12,10 @@ from small import QUICK, fingerprint
 from upstream_scarches import expimap_module
 
 import scarches_widgets as sca
+from scarches_widgets.data.container import DamagedFile
 from scarches_widgets.data.minibatches import Cells
 from scarches_widgets.data.names import DataError
+from scarches_widgets.nn.divergences import dependence
 from scarches_widgets.nn.noise import Noise
 from scarches_widgets.nn.programs import ProgramLayer
 from scarches_widgets.training.options import planned
@@ -192,7 +194,7 @@ def test_a_group_named_like_a_part_of_rest_is_compared_too(fitted):  # upstream 
 
 
 def test_a_contrast_that_is_the_batch_itself_is_announced_as_unreadable(fitted):
-    with pytest.warns(UserWarning, match=r"no batch of 'batch' in common, so this contrast cannot be read"):
+    with pytest.warns(UserWarning, match=r"batches of 'batch' tell 'batch1' from.*so this contrast cannot be read"):
         fitted.latent_enrich("batch", comparison="batch0")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -275,6 +277,236 @@ def test_loadings_of_a_query_are_trained_if_they_are_not_to_be_frozen(reference_
     assert not any("mean" in name or ".linears.1." in name or "mask" in name for name in moved)
     assert not query.nonzero_terms().any() and reference.nonzero_terms().all()
     assert fingerprint(reference) == before
+
+
+# ------------------------------------------------------------------------------------------------ programs that are new
+
+
+NEW = {"new": SETS["set 2"][4:], "another": SETS["set 0"][:9]}
+
+
+@pytest.fixture(scope="module")
+def reference(atlas):
+    """Fitted to two batches; tests do not change it."""
+    model = sca.models.EXPIMAP(atlas[atlas.obs["batch"] != "batch2"].copy(), **SMALL)
+    model.train(**QUICK)
+    return model
+
+
+def with_new(query_cells, reference, **options):
+    return sca.models.EXPIMAP.load_query_data(query_cells, reference, new_gene_sets=NEW, n_new_terms=2, **options)
+
+
+def test_a_query_learns_programs_of_its_own_and_the_reference_stays_to_the_bit(reference, query_cells):
+    before = fingerprint(reference)
+    of_reference = reference.get_latent_representation()
+    query = with_new(query_cells, reference, use_hsic=True)
+    assert query.terms == (*reference.terms, "new", "another", "unconstrained_0", "unconstrained_1")
+    assert not query.nonzero_terms()[4:].any()
+    query.train(**QUICK, weight_decay=0.04, alpha=1000, gamma_ext=0.01)
+    assert fingerprint(reference) == before
+    after = fingerprint(query)
+    assert all(after[name] == bits for name, bits in before.items())
+    both = query.get_latent_representation(reference.adata)
+    assert both.shape == (reference.adata.n_obs, 8)
+    np.testing.assert_array_equal(both[:, :4], of_reference)
+    assert query.nonzero_terms().all() and "train_hsic" in query.history
+    assert set(query.term_genes("new")["genes"]) == set(NEW["new"])
+    assert query.mask_genes()["unconstrained_0"] == list(query.schema.genes)
+    scores = query.get_gene_program_scores()
+    assert list(scores) == list(query.terms) and np.isfinite(scores.to_numpy()).all()
+    assert len(query.latent_enrich("cell_type")) == 8 * 4
+
+
+def test_without_new_programs_a_surgery_is_what_it_was(reference, query_cells):
+    plain = sca.models.EXPIMAP.load_query_data(query_cells, reference)
+    assert set(fingerprint(with_new(query_cells, reference))) - set(fingerprint(plain)) == {
+        "decoder.hidden.added.0.weight",
+        "decoder.hidden.added.0.mask",
+        *(f"encoder.{head}.added.0.{part}" for head in ("mean", "log_variance") for part in ("weight", "bias")),
+    }
+
+
+def test_new_programs_are_saved_named_and_kept_by_the_next_surgery(reference, query_cells, tmp_path):
+    query = with_new(query_cells, reference, use_hsic=True, hsic_one_vs_all=True, soft_new_mask=True)
+    query.train(**QUICK)
+    query.update_terms({"unconstrained_0": "stress"})
+    query.save(tmp_path / "query")
+    loaded = sca.models.EXPIMAP.load(tmp_path / "query", query_cells)
+    assert fingerprint(loaded) == fingerprint(query) and loaded.terms == query.terms and loaded.terms[6] == "stress"
+    assert loaded.module.hsic == "one by one" and loaded.module.programs.soft_added
+    query.train(**QUICK, seed=3)
+    loaded.train(**QUICK, seed=3)
+    assert fingerprint(loaded) == fingerprint(query)
+    third = query_cells.copy()
+    third.obs["batch"] = "batch3"
+    last = sca.models.EXPIMAP.load_query_data(third, loaded, n_new_terms=1)
+    last.train(**QUICK)
+    assert last.terms == (*loaded.terms, "unconstrained_0")
+    np.testing.assert_array_equal(
+        last.get_latent_representation(query_cells)[:, :8], loaded.get_latent_representation(query_cells)
+    )
+    last.save(tmp_path / "last")
+    assert fingerprint(sca.models.EXPIMAP.load(tmp_path / "last")) == fingerprint(last)
+
+
+def test_a_file_whose_surgeries_and_names_of_programs_disagree_is_refused(
+    reference, query_cells, tmp_path, monkeypatch
+):
+    query = with_new(query_cells, reference)
+    query._surgeries[-1]["program"] = 3
+    query.save(tmp_path / "query")
+    with pytest.raises(DamagedFile, match="disagree on how many times 'program' was added"):
+        sca.models.EXPIMAP.load(tmp_path / "query")
+
+
+def test_a_query_with_new_programs_resumes_to_the_same_bits(reference, query_cells, tmp_path):
+    options = {**QUICK, "batch_size": 16, "max_epochs": 4, "beta": 2.0}
+    whole = with_new(query_cells, reference, use_hsic=True)
+    whole.train(**options)
+    kept = {**options, "checkpoint_dir": tmp_path}
+    first = with_new(query_cells, reference, use_hsic=True)
+    run = first.train(**{**kept, "max_epochs": 4, "background": True})
+    run.stop()
+    run.wait(60)
+    second = with_new(query_cells, reference, use_hsic=True)
+    assert second.train(**kept, resume=True).status == "done"
+    assert fingerprint(second) == fingerprint(whole)
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_hsic_is_of_the_new_free_programs_with_all_others(reference, query_cells, one_by_one):
+    query = with_new(query_cells, reference, use_hsic=True, hsic_one_vs_all=one_by_one)
+    (cells,) = query._cells(query_cells).in_order(1000)
+    with torch.no_grad():
+        z = query.module.encode(cells).mean
+        found = query.module.loss(cells, hsic_weight=2.0)
+    pairs = [([*range(7)], [7]), ([*range(6), 7], [6])] if one_by_one else [([*range(6)], [6, 7])]
+    expected = sum(float(dependence(z[:, others], z[:, free])) for others, free in pairs)
+    assert float(found.terms["hsic"]) == pytest.approx(expected, rel=1e-5)
+    rest = float(found.terms["reconstruction"] + found.terms["kl_latent"])
+    assert float(found.total) == pytest.approx(rest + 2 * expected, rel=1e-6)
+
+
+def test_training_stays_finite_when_a_new_program_is_the_same_for_all_cells(reference, query_cells):
+    """Latents of a minibatch that are all alike, as of a collapsed program: scArches' HSIC is NaN (its issue 256)."""
+    query = with_new(query_cells, reference, use_hsic=True)
+    with torch.no_grad():
+        for head in (query.module.encoder.mean, query.module.encoder.log_variance):
+            head.added[0].weight.zero_()
+            head.added[0].bias.fill_(-20.0 if head is query.module.encoder.log_variance else 0.3)
+    query.train(**QUICK, lr=1e-6)
+    assert np.isfinite(query.history.to_numpy(dtype=float)).all()
+
+
+def test_new_programs_and_training_are_spelled_as_scarches_spells_them(reference, query_cells):
+    mask = np.zeros((1, 40), int)
+    mask[0, :9] = 1
+    theirs = {"new_n_ext": 1, "new_n_ext_m": 1, "new_ext_mask": mask.tolist(), "new_soft_ext_mask": True}
+    query = sca.models.EXPIMAP.load_query_data(query_cells, reference, **theirs, use_hsic=True)
+    assert query.terms[4:] == ("constrained_0", "unconstrained_0") and query.soft_new_mask
+    assert query.mask_genes()["constrained_0"] == list(query.schema.genes[:9])
+    plan = planned(query.plan_class, {"beta": 3.0, "gamma_ext": 0.7, "gamma_epoch_anneal": 10, "alpha_l1": 0.5})
+    assert plan.loss_weights(0) == {"hsic_weight": 3.0}
+    assert plan.step_weights(5)["free_l1"] == pytest.approx(0.35)
+    assert sca.models.TRVAE(query_cells, batch_key="batch", beta=3.0).config.mmd_weight == 3.0  # another beta
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"new_gene_sets": {"set 0": ["Gene0001"]}}, DataError, r"of these names already: set 0"),
+        ({"new_gene_sets": {"far": ["XIST"], "near": ["Gene0001"]}}, DataError, r"1 of 2 new gene sets.*\(far\)"),
+        ({"new_ext_mask": np.ones((1, 3))}, DataError, r"of the reference's 40 genes.*shape \(1, 3\)"),
+        ({"new_ext_mask": np.ones((1, 40)), "new_n_ext_m": 2}, DataError, "new_n_ext_m=2.* has 1"),
+        ({"use_hsic": True}, ValueError, "there are none. Give n_new_terms=1"),
+        ({"n_new_terms": -1}, ValueError, "must be 0 or more"),
+        ({"n_new_terms": 1, "new_n_ext": 1}, TypeError, "two spellings of one option"),
+        ({"n_new_term": 1}, TypeError, "n_new_term"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_new_programs_that_cannot_be_are_refused(reference, query_cells, arguments, error, says):
+    with pytest.raises(error, match=says):
+        sca.models.EXPIMAP.load_query_data(query_cells, reference, **arguments)
+
+
+def test_a_reference_without_batches_can_learn_programs_from_a_query(reference_cells, query_cells):
+    reference = sca.models.EXPIMAP(reference_cells, **{**SMALL, "batch_key": None})
+    reference.train(**QUICK)
+    with pytest.warns(UserWarning, match="no batch to add"):
+        query = with_new(query_cells, reference)
+    query.train(**QUICK)
+    assert query.nonzero_terms().all()
+
+
+# ------------------------------------------------------------------------------------------------- how they are read
+
+
+def overlapping(of_child: float, of_parent: float, child=(1.0, 1.0), batch_key=None):
+    """A fitted model of two nested sets whose loadings are given, in the genes of both and those of the larger one."""
+    cells = sca.datasets.atlas(n_obs=60, n_vars=40, n_types=2, n_batches=1, seed=0)
+    sets = {
+        "child": list(cells.var_names[:6]),
+        "parent": list(cells.var_names[:12]),
+        "far": list(cells.var_names[20:26]),
+    }
+    model = sca.models.EXPIMAP(cells, gene_sets=sets, min_genes=2, hidden_layer_sizes=[8], batch_key=batch_key)
+    model.train(**QUICK)
+    with torch.no_grad():
+        weight = model.module.programs.weight.zero_()
+        weight[:3, 0], weight[3:6, 0], weight[:6, 1], weight[20:26, 2] = (
+            child[0] * of_child,
+            child[1] * of_child,
+            of_parent,
+            1.0,
+        )
+    return model
+
+
+def test_what_is_said_of_a_set_s_genes_is_found_whichever_set_says_it():
+    """Another set's latent may tell what happens to a set's genes; the set's own latent then says nothing of it."""
+    model = overlapping(of_child=0.01, of_parent=2.0)
+    z = model.get_latent_representation().astype(float)
+    loadings = model._loadings().astype(float)
+    logits = z @ loadings.T
+    expected = logits[:, :6].mean(1) - logits.mean(1)
+    np.testing.assert_allclose(model.get_gene_program_scores()["child"], expected, atol=1e-5)
+    np.testing.assert_allclose(model.get_gene_program_scores(of="latents")["child"], z[:, 0], atol=1e-5)
+    up = z[:, 1] > np.median(z[:, 1])
+    table = model.latent_enrich({"up": up, "down": ~up}, "down").set_index("term")
+    assert table.loc["child", "bayes_factor"] > 0
+    assert table.loc["child", "mean_shift"] == pytest.approx(expected[up].mean() - expected[~up].mean(), abs=1e-5)
+    with pytest.raises(ValueError, match="of='gene' is neither"):
+        model.latent_enrich({"up": up, "down": ~up}, "down", of="gene")
+
+
+def test_bayes_factors_of_genes_are_those_of_draws_from_the_posterior():
+    model = overlapping(of_child=0.5, of_parent=-0.4)
+    up = np.arange(60) % 2 == 0
+    table = model.latent_enrich({"up": up, "down": ~up}, "down").set_index("term")
+    mean, variance = model.get_latent_representation(return_dist=True)
+    rng = np.random.default_rng(0)
+    draws = [mean[rows] + np.sqrt(variance[rows]) * rng.standard_normal((200_000, 3)) for rows in (
+        rng.choice(np.flatnonzero(up), 200_000), rng.choice(np.flatnonzero(~up), 200_000))]  # fmt: skip
+    activities = [(z @ model._loadings().T)[:, :6].mean(1) - (z @ model._loadings().T).mean(1) for z in draws]
+    assert table.loc["child", "prob_up"] == pytest.approx((activities[0] > activities[1]).mean(), abs=0.02)
+
+
+def test_latents_that_may_point_either_way_are_announced_with_where_to_look():
+    model = overlapping(of_child=1.0, of_parent=1.0, child=(1.0, -0.95))
+    with pytest.warns(UserWarning, match=r"1 of 3 programs have loadings of both signs.*\(child\).*latent_directions"):
+        model.get_gene_program_scores(of="latents")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.get_gene_program_scores()
+
+
+def test_a_contrast_that_the_batches_nearly_tell_is_announced_too(fitted):
+    batch = fitted.adata.obs["batch"].astype(str).to_numpy()
+    mixed = (batch == "batch0") ^ (np.arange(900) % 25 == 0)  # as donors that are "unknown" for one side
+    with pytest.warns(UserWarning, match=r"tell 'here' from.* \(9\d% of cells"):
+        fitted.latent_enrich({"here": mixed, "there": ~mixed}, comparison="there")
 
 
 # ---------------------------------------------------------------------------------------------------- where they stand

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch.distributions import Normal as TorchNormal
@@ -6,6 +8,7 @@ from torch.distributions import kl_divergence
 from scarches_widgets.nn.divergences import (
     MMD_BANDWIDTHS,
     Normal,
+    dependence,
     kl_between_normals,
     kl_to_standard_normal,
     maximum_mean_discrepancy,
@@ -58,3 +61,43 @@ def test_discrepancy_equals_its_definition_written_as_sums():
 
     expected = mean_kernel(a, a) + mean_kernel(b, b) - 2 * mean_kernel(a, b)
     torch.testing.assert_close(maximum_mean_discrepancy(a, b), expected)
+
+
+def test_dependence_equals_its_definition_written_as_sums():
+    """With the kernels of scArches 0.6.1: exp(−distance² / (2 g²)), g = 2 Γ((d + 1) / 2) / Γ(d / 2)."""
+    a, b = random(9, 3), random(9, 1)
+    b[:, 0] += a[:, 0]
+
+    def kernel(values):
+        d = values.shape[1]
+        g = 2 * math.gamma((d + 1) / 2) / math.gamma(d / 2)
+        return torch.stack(
+            [torch.stack([torch.exp(-((x - y) ** 2).sum() / (2 * g**2)) for y in values]) for x in values]
+        )
+
+    k, m = kernel(a), kernel(b)
+    centring = torch.eye(9, dtype=torch.float64) - 1 / 9
+    expected = torch.trace(k @ centring @ m @ centring) / 81  # Gretton et al. 2005, equation 9, over n²
+    torch.testing.assert_close(dependence(a, b), expected.sqrt())
+
+
+def test_dependence_tells_a_function_from_noise():
+    a = random(300, 2)
+    of_function, of_noise = (dependence(a, b).item() for b in (a[:, :1].square(), random(300, 1)))
+    assert of_function > 2 * of_noise > 0
+
+
+def test_dependence_on_what_never_changes_is_almost_zero_with_a_gradient():
+    """Rounding leaves the estimator below zero for some of these samples; its plain root is then NaN."""
+    n_nan = 0
+    for seed in range(20):
+        a = torch.randn(100, 5, generator=torch.Generator().manual_seed(seed), requires_grad=True)
+        b = torch.full((100, 1), 0.3, requires_grad=True)
+        found = dependence(a, b)
+        found.backward()
+        assert 0 < found.item() < 1e-3
+        assert torch.isfinite(a.grad).all() and torch.isfinite(b.grad).all()
+        k, m = torch.exp(-torch.cdist(a, a).square() / 8), torch.ones(100, 100)
+        plain = (k * m).mean() + k.mean() * m.mean() - 2 * (k.mean(1) * m.mean(1)).mean()
+        n_nan += bool(plain.sqrt().isnan())
+    assert n_nan

@@ -1,7 +1,8 @@
 import { element, follow, formatNumber } from "./js/common.js";
 import { barsOf, percent } from "./js/bars.js";
-import { remarkElement } from "./js/form.js";
-import { actionButton, panelOf } from "./js/panel.js";
+import { actionButton } from "./js/actions.js";
+import { panelOf } from "./js/panel.js";
+import { remarkElement } from "./js/remarks.js";
 
 const plural = (n, noun, many = `${noun}s`) => `${n.toLocaleString("en")} ${n === 1 ? noun : many}`;
 

@@ -1,5 +1,6 @@
 import { element } from "./js/common.js";
-import { actionButton, panelOf } from "./js/panel.js";
+import { actionButton } from "./js/actions.js";
+import { panelOf } from "./js/panel.js";
 
 function steer(send, signal) {
   let paused = false;

@@ -1,12 +1,7 @@
 /** A form drawn from the traits `fields`, `values`, `meanings` and `remarks`; writes `values` and nothing else. */
 import { element, follow, listen } from "./common.js";
+import { showRemarks } from "./remarks.js";
 
-export const LEVELS = {
-  error: { icon: "✕", word: "Error" },
-  warning: { icon: "▲", word: "Warning" },
-  note: { icon: "ℹ", word: "Note" },
-  ok: { icon: "✓", word: "OK" },
-};
 const PAUSE = 600; // milliseconds without a key after which what is typed counts
 const ANSWER = 1000; // milliseconds in which a kernel that is not busy has answered
 export const UNREADABLE = "(not a number)"; // what stands for a text in a number input that the browser does not tell
@@ -61,20 +56,6 @@ export function advancedWords(fields, values) {
 }
 
 // In the page
-
-/** One remark as an element: icon, word, text. */
-export function remarkElement({ level, text, more }, tag = "li") {
-  const { icon, word } = LEVELS[level] ?? LEVELS.note;
-  return element(tag, { class: `scaw-remark scaw-remark-${level}` },
-    element("span", { class: "scaw-remark-icon", "aria-hidden": "true" }, icon),
-    element("span", {}, element("strong", {}, `${word}: `), text, more ? element("span", { class: "scaw-soft" }, ` ${more}`) : null));
-}
-
-/** Show remarks in a list that is hidden while there are none. */
-export function showRemarks(list, remarks) {
-  list.replaceChildren(...remarks.map((one) => remarkElement(one)));
-  list.hidden = !remarks.length;
-}
 
 function controlOf(field, id) {
   const described = `${id}-hint ${id}-remarks`;

@@ -3,7 +3,9 @@ import {
   announcer, button, element, errorNotice, follow, followKernel, followTheme, formatNumber, formatSeconds, frame, listen,
   statusBadge, STATUS_WORDS,
 } from "./common.js";
-import { formOf, showRemarks } from "./form.js";
+import { actionButton, codeDetails } from "./actions.js";
+import { formOf } from "./form.js";
+import { showRemarks } from "./remarks.js";
 
 const ACTIVE = ["running", "pausing", "paused", "stopping"];
 const ENDED = ["done", "stopped", "failed", "detached"];
@@ -27,42 +29,6 @@ export function progressShare(progress) {
   if (progress.stage || !progress.max_epochs) return null;
   const within = progress.steps_per_epoch ? (progress.step % progress.steps_per_epoch) / progress.steps_per_epoch : 0;
   return Math.min(1, (progress.n_epochs + within) / progress.max_epochs);
-}
-
-/** A button that keeps the focus when it is off, and is then described by the reason. */
-export function actionButton(label, act, signal, attributes = {}) {
-  const node = button(label, attributes);
-  listen(node, "click", () => { if (node.getAttribute("aria-disabled") !== "true") act(); }, signal);
-  return {
-    node,
-    enable(enabled) { node.setAttribute("aria-disabled", String(!enabled)); },
-  };
-}
-
-/** The Python for what was clicked, to copy. */
-function codeDetails(model, signal, announce) {
-  const code = element("pre", { class: "scaw-code", tabindex: "0", "aria-label": "Python code" });
-  const said = element("span", { class: "scaw-hint" });
-  const copy = button("Copy");
-  const show = () => {
-    code.textContent = model.get("script") || "# Mend the marked options first.";
-    copy.disabled = !model.get("script");
-    said.textContent = "";
-  };
-  listen(copy, "click", async () => {
-    try {
-      await navigator.clipboard.writeText(model.get("script"));
-      said.textContent = "Copied.";
-    } catch { // no clipboard for this page
-      getSelection().selectAllChildren(code);
-      said.textContent = "Selected: copy it with Ctrl+C.";
-    }
-    announce(said.textContent, true);
-  }, signal);
-  follow(model, ["script"], show, signal);
-  show();
-  return element("details", { class: "scaw-code-details" }, element("summary", {}, "Code"),
-    element("div", { class: "scaw-row" }, copy, said), code);
 }
 
 /**

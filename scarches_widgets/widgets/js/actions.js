@@ -1,0 +1,38 @@
+/** Buttons that say why they are off, and the Python for what was clicked. */
+import { button, element, follow, listen } from "./common.js";
+
+/** A button that keeps the focus when it is off, and is then described by the reason. */
+export function actionButton(label, act, signal, attributes = {}) {
+  const node = button(label, attributes);
+  listen(node, "click", () => { if (node.getAttribute("aria-disabled") !== "true") act(); }, signal);
+  return {
+    node,
+    enable(enabled) { node.setAttribute("aria-disabled", String(!enabled)); },
+  };
+}
+
+/** The Python for what was clicked, to copy. */
+export function codeDetails(model, signal, announce) {
+  const code = element("pre", { class: "scaw-code", tabindex: "0", "aria-label": "Python code" });
+  const said = element("span", { class: "scaw-hint" });
+  const copy = button("Copy");
+  const show = () => {
+    code.textContent = model.get("script") || "# Mend the marked options first.";
+    copy.disabled = !model.get("script");
+    said.textContent = "";
+  };
+  listen(copy, "click", async () => {
+    try {
+      await navigator.clipboard.writeText(model.get("script"));
+      said.textContent = "Copied.";
+    } catch { // no clipboard for this page
+      getSelection().selectAllChildren(code);
+      said.textContent = "Selected: copy it with Ctrl+C.";
+    }
+    announce(said.textContent, true);
+  }, signal);
+  follow(model, ["script"], show, signal);
+  show();
+  return element("details", { class: "scaw-code-details" }, element("summary", {}, "Code"),
+    element("div", { class: "scaw-row" }, copy, said), code);
+}

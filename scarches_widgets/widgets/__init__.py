@@ -7,6 +7,7 @@ _HOMES = {
     "TrainingPanel": "training_panel",
     "MappingPanel": "mapping_panel",
     "EmbeddingView": "embedding_view",
+    "GenePrograms": "gene_programs",
     "Session": "session",
 }
 __all__ = [*_HOMES]

@@ -103,10 +103,10 @@ def coloring_of(adata: AnnData, color: str | None) -> Coloring:
         return Coloring()
     if where == "gene":
         # as X holds them: whether these are counts or logarithms, only the user knows
-        return _numbers(color, f"{color}, as in X", gene_values(adata, color))
+        return numbers_coloring(color, f"{color}, as in X", gene_values(adata, color))
     column = adata.obs[color]
     if _is_numeric(column):
-        return _numbers(color, color, column.to_numpy(dtype=np.float32, na_value=np.nan))
+        return numbers_coloring(color, color, column.to_numpy(dtype=np.float32, na_value=np.nan))
     return _categories(color, column, adata.uns.get(f"{color}_colors"))
 
 
@@ -152,7 +152,8 @@ def _n_categories(column: pd.Series) -> int:
         return column.astype(str).nunique()
 
 
-def _numbers(key: str, label: str, values: np.ndarray) -> Coloring:
+def numbers_coloring(key: str | None, label: str, values: np.ndarray) -> Coloring:
+    """A scale from the smallest to the largest of some numbers, float (cells,)."""
     from bokeh.palettes import Cividis256
 
     finite = np.isfinite(values)

@@ -3,7 +3,7 @@ import {
   combine, countOf, countsOf, inverse, maskBetween, maskOfCode, modeOf, pack, selectionText, summaryOf, typed, unpack, visible,
   visibleScale, formatCount,
 } from "./cells.js";
-import { button, element, follow, formatNumber, listen } from "./common.js";
+import { breakable, button, element, follow, formatNumber, listen } from "./common.js";
 import { cellLegend } from "./legend.js";
 import { scatterChart } from "./scatter_chart.js";
 
@@ -123,8 +123,8 @@ export function cellMap(model, root, signal, keys = null) {
   /** Where the cells lie, and what the axes are if the figure does not say it itself. */
   function places() {
     const { x = "", y = "", one_scale: oneScale = true } = model.get("axes") ?? {};
-    above.textContent = y && `↑ ${y}`;
-    below.textContent = x && `${x} →`;
+    above.replaceChildren("↑ ", ...breakable(y));
+    below.replaceChildren(...breakable(x), " →");
     above.hidden = below.hidden = !x;
     const positions = typed(model.get("positions"), "float32");
     return { x: positions.subarray(0, n), y: positions.subarray(n), oneScale };

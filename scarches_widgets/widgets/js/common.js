@@ -17,6 +17,12 @@ export function element(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** A name whose parts may go to the next line: it breaks after underscores, hyphens and the like. */
+export function breakable(name) {
+  const pieces = name.match(/[^_\-/.,:]*[_\-/.,:]?/g).filter(Boolean);
+  return pieces.flatMap((piece, i) => (i ? [document.createElement("wbr"), piece] : [piece]));
+}
+
 export function button(label, attributes = {}) {
   return element("button", { type: "button", class: "scaw-button", ...attributes }, label);
 }

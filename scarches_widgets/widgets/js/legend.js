@@ -1,5 +1,5 @@
 /** The legend of a view of cells, which is also its selection by keyboard: a list of groups, or a scale of numbers. */
-import { button, element, formatNumber, listen } from "./common.js";
+import { breakable, button, element, formatNumber, listen } from "./common.js";
 import { formatCount, nextOption, nextWithLetter, rounded } from "./cells.js";
 
 /**
@@ -96,7 +96,7 @@ export function cellLegend(choose, signal) {
     show(coloring, colours, counts) {
       if (coloring !== shown) {
         shown = coloring;
-        title.textContent = coloring.label;
+        title.replaceChildren(...breakable(coloring.label));
         note.textContent = coloring.note;
         body.replaceChildren();
         onKey = () => {};

@@ -30,7 +30,7 @@ import numpy as np
 
 from .journal import line_of_code
 from .nodes import Alias, Node, lowest_common_ancestor
-from .tree import Hierarchy
+from .tree import Hierarchy, unused
 
 SMALLEST_SHARE = 0.1  # a smaller one is no match
 
@@ -128,9 +128,8 @@ class LabelMatcher:
         missing = [label for label in range(self.rejected) if label not in self.placed]
         for label in missing:
             if attach_missing:
-                self._accept(
-                    "attached", [label], [self.root], [self._add(label, self.tree.root, [self.root], "attached")]
-                )
+                commands = [self._add(label, self.tree.root, [self.root], "attached")]
+                self._accept("attached", [label], [self.root], commands)
             else:
                 self._note("impossible", [label], np.flatnonzero(matched[label]).tolist(), ())
         return [] if attach_missing else missing
@@ -151,7 +150,7 @@ class LabelMatcher:
             labels_of, nodes_of = open.sum(axis=0), open.sum(axis=1)  # counts as they were before
             for node in range(len(self.ids)):
                 for label in self.order:
-                    if open[label, node]:
+                    if open[label, node] and label not in self.placed:
                         resolve(open, node, label, labels_of, nodes_of)
 
     def _resolve_simple(self, open: np.ndarray, node: int, label: int, labels_of: np.ndarray, nodes_of: np.ndarray):
@@ -216,14 +215,16 @@ class LabelMatcher:
     def _merge(self, label: int, matched: list[int]) -> bool:
         """Put the label above the nodes; False if they cannot have it as their parent."""
         nodes = [self._node(node) for node in matched if node != self.root]
+        if not nodes:  # the others have been resolved
+            return False
         if self.root in matched:
             branches = _branches(self.tree.root, nodes)
             if self._may_move(branches, nodes):
                 self._insert_above(label, matched, self.tree.root, branches)
                 return True
-            if len(nodes) == 1:
-                self._perfect(label, self.ids.index(nodes[0].id))
-                return True
+        if len(nodes) == 1:
+            self._perfect(label, self.ids.index(nodes[0].id))
+            return True
         top = next((n for n in nodes if all(other is n or other.is_below(n) for other in nodes)), None)
         if top is not None:
             if len(list(top.walk())) == len(nodes):
@@ -254,10 +255,9 @@ class LabelMatcher:
         return True
 
     def _insert_above(self, label: int, matched: list[int], parent: Node, branches: list[Node]):
-        name, arguments = self._add(label, parent, matched, "merge")
-        self._accept(
-            "merge", [label], matched, [(name, {**arguments, "children": [branch.name for branch in branches]})]
-        )
+        command, arguments = self._add(label, parent, matched, "merge")
+        arguments["children"] = [branch.name for branch in branches]
+        self._accept("merge", [label], matched, [(command, arguments)])
 
     def _may_move(self, branches: list[Node], nodes: list[Node]) -> bool:
         """Whether branches can go below one label: none holds a new node, and all their leaves match it."""
@@ -270,8 +270,9 @@ class LabelMatcher:
 
     def _add(self, label: int, parent: Node, matched: list[int], match: str) -> tuple[str, dict]:
         name = self.names[label]
-        if name in self.tree._table.by_name or (None, name) in self.tree._table.by_alias:
-            name = f"{name}@{self.dataset}"
+        taken = self.tree.taken_names()
+        if name in taken:
+            name = unused(f"{name}@{self.dataset}", {*self.names, *taken})
         return "add", {"name": name, "parent": parent.name, "aliases": [self._alias(label, matched, match)]}
 
     def _accept(self, kind: str, labels: list[int], matched: list[int], commands: list[tuple[str, dict]]):
@@ -282,14 +283,12 @@ class LabelMatcher:
                 self.made.add(self.placed[label])
 
     def _note(self, kind: str, labels: list[int], matched: list[int], commands: tuple) -> Proposal:
-        nodes = {node: self._node(node).name for node in matched}
-        matches = tuple(
-            Match(self.names[label], name, *self._found(label, [node]))
-            for label in labels
-            for node, name in nodes.items()
-        )
-        names = tuple(self.names[label] for label in labels)
-        self.proposals.append(Proposal(kind, self.dataset, names, tuple(nodes.values()), matches, commands))
+        pairs = [(label, node) for label in labels for node in matched]
+        matches = [
+            Match(self.names[label], self._node(node).name, *self._found(label, [node])) for label, node in pairs
+        ]
+        names = tuple(self.names[label] for label in labels), tuple(self._node(node).name for node in matched)
+        self.proposals.append(Proposal(kind, self.dataset, *names, tuple(matches), commands))
         return self.proposals[-1]
 
     def _alias(self, label: int, matched: list[int], match: str) -> Alias:

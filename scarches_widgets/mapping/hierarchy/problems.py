@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ...data.names import shown
-from .nodes import Node
+from .nodes import LabelCells, Node
 
 if TYPE_CHECKING:
     from .tree import Hierarchy
@@ -25,67 +26,58 @@ class Problem:
     message: str  # a sentence, with what may be done
 
 
-def find_problems(tree: Hierarchy, cells: pd.DataFrame, own_cells: dict[int, int]) -> list[Problem]:
-    problems = []
-    plain: dict[str, list[Node]] = {}
+def find_problems(tree: Hierarchy, cells: list[LabelCells], own_cells: dict[int, int]) -> list[Problem]:
+    return [
+        *_near_duplicates(tree),
+        *_labels_without_node(tree, cells),
+        *_odd_shapes(tree, own_cells if cells else None),
+    ]
+
+
+def _near_duplicates(tree: Hierarchy) -> Iterator[Problem]:
+    spelt: dict[str, dict[str, list[Node]]] = {}  # by plain form, then as it is spelt
     for node in tree:
-        for form in dict.fromkeys(_plain(name) for name in node.names):
-            plain.setdefault(form, []).append(node)
-    seen = set()
-    for nodes in plain.values():
-        ids = tuple(node.id for node in nodes)
-        if len(nodes) > 1 and ids not in seen:
-            seen.add(ids)
-            names = " and ".join(f"'{shown(node.name)}'" for node in nodes)
-            problems.append(
-                Problem(
-                    "near-duplicate",
-                    ids,
-                    f"{names} may be the same type: merge them, or rename one to tell them apart.",
-                )
-            )
-    for label, rows in cells.groupby("label", sort=False):
-        lost = [row for row in rows.itertuples() if tree.find(label, row.dataset) is None]
-        if not lost:
-            continue
-        n_cells = sum(row.n_cells for row in lost)
-        batches = [shown(row.dataset) for row in lost if row.dataset is not None]
-        of = f" of {', '.join(batches)}" if batches else ""
-        owners = tree._table.by_label.get(label, {})
+        for name in node.names:
+            spelt.setdefault(_plain(name), {}).setdefault(name, []).append(node)
+    # a label that is spelt alike and means two nodes was told apart by data sets
+    groups = [
+        {node.id: node for nodes in names.values() for node in nodes} for names in spelt.values() if len(names) > 1
+    ]
+    for ids, nodes in {tuple(nodes): nodes for nodes in groups if len(nodes) > 1}.items():
+        what = f"{_quoted(nodes.values())} may be the same type"
+        yield Problem("near-duplicate", ids, f"{what}: merge them, or rename one to tell them apart.")
+
+
+def _labels_without_node(tree: Hierarchy, cells: list[LabelCells]) -> Iterator[Problem]:
+    lost: dict[str, list[LabelCells]] = {}
+    for part in cells:
+        if tree.find(part.label, part.dataset) is None:
+            lost.setdefault(part.label, []).append(part)
+    for label, parts in lost.items():
+        batches = [shown(part.dataset) for part in parts if part.dataset is not None]
+        what = f"The label '{shown(label)}' ({sum(part.n_cells for part in parts):,} cells"
+        what += f" of {', '.join(batches)})" if batches else ")"
+        owners = tree.called(label)
         if len(owners) > 1 and not batches:
-            names = " and ".join(f"'{shown(node.name)}'" for node in owners.values())
-            problems.append(
-                Problem(
-                    "ambiguous-label",
-                    tuple(owners),
-                    f"The label '{shown(label)}' ({n_cells:,} cells) means {names} in different data sets: count cells "
-                    "by batch, or drop an alias.",
-                )
-            )
+            mend = "count cells by batch, or drop an alias."
+            ids = tuple(node.id for node in owners)
+            yield Problem("ambiguous-label", ids, f"{what} means {_quoted(owners)} in different data sets: {mend}")
         else:
-            problems.append(
-                Problem(
-                    "label-not-in-tree",
-                    (),
-                    f"The label '{shown(label)}' ({n_cells:,} cells{of}) is not in the tree: add a node, or an alias.",
-                )
-            )
-    counted = len(cells) > 0
+            yield Problem("label-not-in-tree", (), f"{what} is not in the tree: add a node, or an alias.")
+
+
+def _odd_shapes(tree: Hierarchy, own_cells: dict[int, int] | None) -> Iterator[Problem]:
     for node in tree:
-        if counted and node.is_leaf and not own_cells.get(node.id):
-            problems.append(
-                Problem("empty-leaf", (node.id,), f"'{shown(node.name)}' has no cells: remove it, or add an alias.")
-            )
+        if own_cells is not None and node.is_leaf and not own_cells.get(node.id):
+            yield Problem("empty-leaf", (node.id,), f"'{shown(node.name)}' has no cells: remove it, or add an alias.")
         if len(node.children) == 1 and not node.is_root:
-            child = node.children[0]
-            problems.append(
-                Problem(
-                    "single-child",
-                    (node.id, child.id),
-                    f"'{shown(node.name)}' has one child, '{shown(child.name)}': add the others, or merge the two.",
-                )
-            )
-    return problems
+            (child,) = node.children
+            what = f"'{shown(node.name)}' has one child, '{shown(child.name)}'"
+            yield Problem("single-child", (node.id, child.id), f"{what}: add the others, or merge the two.")
+
+
+def _quoted(nodes: Iterable[Node]) -> str:
+    return " and ".join(f"'{shown(node.name)}'" for node in nodes)
 
 
 def _plain(name: str) -> str:
@@ -100,7 +92,7 @@ def _plain(name: str) -> str:
 
 def same_types(before: Hierarchy, after: Hierarchy) -> dict[int, int]:
     """Ids of the nodes of `after` with those of `before` that are the same by name, or else by an alias."""
-    same = {node.id: other.id for node in after if (other := before._table.by_name.get(node.name)) is not None}
+    same = {node.id: other.id for node in after if (other := before.named(node.name)) is not None}
     same.setdefault(after.root.id, before.root.id)
     taken = set(same.values())
     for node in after:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from ...data.names import DataError, did_you_mean, listed, shown
 from . import formats
 from .journal import Edit, NodeTable, Patch, Step, without
-from .nodes import Alias, Node, lowest_common_ancestor
+from .nodes import Alias, LabelCells, Node, lowest_common_ancestor
 from .problems import Problem, compare, find_problems, same_types
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Hierarchy:
         self._recording: tuple[list[Step], list[Step]] | None = None
         self._lock = threading.RLock()  # a widget's handlers may run on another thread
         self._subscribers: list[Callable[[Patch], object]] = []
-        self._cells = pd.DataFrame({"label": [], "dataset": [], "n_cells": []})
+        self._cells: list[LabelCells] = []
         self.version = 0
         self.classifier = None
 
@@ -133,6 +133,18 @@ class Hierarchy:
             dict.fromkeys(alias.dataset for node in self for alias in node.aliases if alias.dataset is not None)
         )
 
+    def named(self, name: str) -> Node | None:
+        """The node of this name; None if there is none, though it may be an alias."""
+        return self._table.by_name.get(name)
+
+    def called(self, label: str) -> list[Node]:
+        """The nodes that some data set calls so."""
+        return list(self._table.by_label.get(label, {}).values())
+
+    def taken_names(self) -> set[str]:
+        """What a new node cannot be called: names, and aliases of no particular data set."""
+        return {*self._table.by_name, *(label for dataset, label in self._table.by_alias if dataset is None)}
+
     def find(self, label: str, dataset: str | None = None) -> Node | None:
         """The node that a label means, or None if there is none, or more than one.
 
@@ -154,7 +166,7 @@ class Hierarchy:
             return table.by_name[label]
         if label in REJECTIONS:
             return self.root
-        nodes = list(table.by_label.get(label, {}).values())
+        nodes = self.called(label)
         return nodes[0] if len(nodes) == 1 else None
 
     def flat(self) -> formats.FlatTree:
@@ -204,7 +216,7 @@ class Hierarchy:
                         f"'{shown(child)}' stands {places} in {listed(keys)}, but a label has one place in a tree. "
                         "Rename it where it means another type, or correct these cells."
                     )
-        tree = cls(_unused(root, parent_of))
+        tree = cls(unused(root, parent_of))
         for child, parent in parent_of.items():
             tree._perform(("insert", tree._table.next_id, _id(tree, parent), _n_children(tree, parent), child, ()))
         tree._cells = _counted(finest, _labels(adata.obs, batch_key) if batch_key else None)
@@ -220,7 +232,7 @@ class Hierarchy:
         children = {parent for parent, _ in rows}
         names = [name for _, name in rows if name is not None]
         unnamed = iter(range(1, len(rows) + 1))
-        tree, ids = cls(rows[0][1] if rows[0][1] is not None else _unused(root, names)), [0]
+        tree, ids = cls(rows[0][1] if rows[0][1] is not None else unused(root, names)), [0]
         for number, (parent, name) in enumerate(rows[1:], 1):
             if name is None:
                 if number not in children:
@@ -252,7 +264,7 @@ class Hierarchy:
             position = len(tree.node(row["parent"]).children)
             name, aliases = tree._free_name(row["name"]), tree._checked_aliases(row["aliases"])
             tree._perform(("insert", row["id"], row["parent"], position, name, aliases))
-        tree._cells = pd.DataFrame(cells, columns=["label", "dataset", "n_cells"])
+        tree._cells = [LabelCells(*row) for row in cells]
         return tree
 
     def to_json(self) -> str:
@@ -513,16 +525,17 @@ class Hierarchy:
         -------
         Nodes, in order, × batches (one column "cells" if none were given); whole numbers.
         """
-        cells = self._located_cells()
-        batches = list(dict.fromkeys(cells["dataset"])) or [None]
+        names = {None: "cells"}
+        batches = list(dict.fromkeys(names.get(part.dataset, part.dataset) for part in self._cells)) or ["cells"]
         table = pd.DataFrame(0, index=[node.id for node in self], columns=batches)
-        for row in cells.dropna(subset="node").itertuples():
-            table.at[row.node, row.dataset] += row.n_cells
+        for part in self._cells:
+            if (node := self.find(part.label, part.dataset)) is not None:
+                table.at[node.id, names.get(part.dataset, part.dataset)] += part.n_cells
         if below:
             for node in reversed(list(self)[1:]):
                 table.loc[node.parent.id] += table.loc[node.id]
         table.index = pd.Index([node.name for node in self], name="node")
-        return table.rename(columns={None: "cells"})
+        return table
 
     def apply(self, adata: AnnData, key: str, level: int | None = None, *, dataset: str | None = None) -> pd.Series:
         """Translate labels into names of this tree, at a chosen depth.
@@ -570,7 +583,7 @@ class Hierarchy:
         if dataset is None and node in self._table.by_name:
             return self._table.by_name[node]
         if (found := self.find(node, dataset)) is None:
-            several = [n.name for n in self._table.by_label.get(node, {}).values()]
+            several = [n.name for n in self.called(node)]
             raise DataError(
                 f"'{shown(node)}' is not in the tree.{did_you_mean(node, self._table.by_name)}"
                 if len(several) < 2 or dataset is not None
@@ -674,13 +687,13 @@ class Hierarchy:
         for callback in list(self._subscribers):
             callback(Patch(self.version - 1, self.version, steps))
 
-    def _located_cells(self) -> pd.DataFrame:
-        """The counted cells with the id of each label's node, None where it has none."""
-        nodes = [self.find(row.label, row.dataset) for row in self._cells.itertuples()]
-        return self._cells.assign(node=pd.Series([node and node.id for node in nodes], dtype=object))
-
     def _own_cells(self) -> dict[int, int]:
-        return self._located_cells().dropna(subset="node").groupby("node")["n_cells"].sum().to_dict()
+        """Cells of each node's own labels, by ids."""
+        found = Counter()
+        for part in self._cells:
+            if (node := self.find(part.label, part.dataset)) is not None:
+                found[node.id] += part.n_cells
+        return found
 
 
 def _checked_name(name: str) -> str:
@@ -691,7 +704,7 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _unused(name: str, names: Iterable[str]) -> str:
+def unused(name: str, names: Iterable[str]) -> str:
     """The name, with a number behind it if it is among `names`."""
     names = set(names)
     return next(free for i in range(len(names) + 1) if (free := f"{name} {i + 1}" if i else name) not in names)
@@ -728,9 +741,8 @@ def _labels(obs: pd.DataFrame, key: str) -> pd.Series:
     return column.where(column.isna(), column.astype(str))
 
 
-def _counted(labels: pd.Series, batches: pd.Series | None) -> pd.DataFrame:
-    dataset = np.full(len(labels), None, object) if batches is None else batches.to_numpy(object)
-    cells = pd.DataFrame({"label": labels.to_numpy(object), "dataset": dataset}).dropna(subset="label")
-    counted = cells.groupby(["label", "dataset"], dropna=False).size().rename("n_cells").reset_index()
-    datasets = [None if pd.isna(dataset) else dataset for dataset in counted["dataset"]]
-    return counted.assign(dataset=pd.Series(datasets, dtype=object))
+def _counted(labels: pd.Series, batches: pd.Series | None) -> list[LabelCells]:
+    datasets = [None] * len(labels) if batches is None else batches.where(batches.notna(), None).tolist()
+    found = Counter((label, dataset) for label, dataset in zip(labels, datasets) if isinstance(label, str))
+    in_order = sorted(found, key=lambda pair: (pair[0], pair[1] or ""))
+    return [LabelCells(label, dataset, found[label, dataset]) for label, dataset in in_order]

@@ -73,6 +73,7 @@ def test_the_same_names_in_both_data_sets_need_no_telling_apart():
     tree, missing = learn(data_sets(**sets))
     assert [node.names for node in tree.leaves()] == [["A"], ["B"], ["C"], ["C@d2", "C"]] and missing == []
     assert tree.counts().loc["C"].to_dict() == {"d1": 200, "d2": 0}
+    assert tree.validate() == []
     predicted = predict_labels(blobs([2, 5], ["C", "C@d2"], seed=9)[0], tree)
     assert np.mean(predicted.labels == np.repeat(["C", "C@d2"], 200)) > 0.9
 

@@ -6,6 +6,8 @@ the same the other way; the tree that comes of it, as `root(A|alias,B(child,chil
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scarches_widgets.data.names import DataError
 from scarches_widgets.mapping.hierarchy import Hierarchy, Node, update_tree
@@ -226,3 +228,35 @@ def test_what_cannot_be_compared_is_refused():
         update_tree(tree, ["A", "B"], ["a"], ["a"], ["A"])
     with pytest.raises(ValueError, match="up to 1, not 25"):
         update_tree(tree, ["A"], ["a"], ["a"], ["A"], threshold=25)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_matches_place_each_label_once_or_call_it_missing_and_no_spelling_matters(data):
+    newick, nodes = data.draw(st.sampled_from([(FLAT, "A B C"), (INNER, "A A1 A2 B C"), (THREE, "A A1 A2 A3 B C")]))
+    names = ["a", "b", "c", "d"][: data.draw(st.integers(1, 4))]
+    leaves = [name for name in nodes.split() if name != "A" or newick == FLAT]
+    tables = []
+    for labels, calls in ((leaves, [*names, "rej"]), (names, [*nodes.split(), "rej"])):
+        shares = st.lists(st.sampled_from([0, 0, 0, 1, 2, 5]), min_size=len(calls), max_size=len(calls)).filter(any)
+        rows = {label: data.draw(shares) for label in labels}
+        tables.append(
+            "; ".join(f"{label}: " + " ".join(f"{c} {n}" for c, n in zip(calls, row)) for label, row in rows.items())
+        )
+    results = []
+    for spelling in ("plain", "reversed", "quotes"):
+        spell = SPELLINGS[spelling]
+        tree = Hierarchy.from_newick(newick)
+        for node in list(tree)[1:]:
+            tree.rename(node, spell(node.name), keep_alias=False)
+        start = tree.to_newick()
+        tree, missing = update_tree(tree, *read(tables[0], spell), *read(tables[1], spell), dataset="new")
+        placed = [alias.name for node in tree for alias in node.aliases]
+        assert sorted([*placed, *missing]) == sorted(spell(name) for name in names)
+        assert tree.root.aliases == ()
+        plain = {spell(name): name for name in [*names, *nodes.split()]}
+        results.append((drawn(tree.root, plain), sorted(plain[name] for name in missing)))
+        while tree.undo():
+            pass
+        assert tree.to_newick() == start
+    assert results[0] == results[1] == results[2]

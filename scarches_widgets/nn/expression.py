@@ -100,13 +100,12 @@ class ExpressionDecoder(nn.Module):
 
     def log_likelihood_of(self, hidden: Tensor, cells: CellsLike) -> Tensor:
         """The same, from what the last hidden layer says."""
-        log_inverse_dispersion = zero_inflation_logits = None
-        if self.likelihood not in ("poisson", "mse"):
-            log_inverse_dispersion = self.log_inverse_dispersion(cells)
+        zero_inflation_logits = None
         if self.likelihood == "zinb":
             zero_inflation_logits = self.zero_inflation_logits(hidden)
         if self.likelihood in ("nb", "zinb") and cells.size_factor is None:
             seen = None if cells.seen is None else Seen(*cells.seen)
+            log_inverse_dispersion, rows = self.log_inverse_dispersion.by_row(cells)
             return log_softmax_negative_binomial(
                 cells.counts,
                 self.fraction_logits(hidden),
@@ -114,13 +113,14 @@ class ExpressionDecoder(nn.Module):
                 log_inverse_dispersion,
                 zero_inflation_logits,
                 seen,
+                rows,
             )
         expected = self.expected_counts(hidden, cells)
         if self.likelihood == "poisson":
             return log_poisson(cells.counts, expected).sum(-1)
         if self.likelihood == "mse":
             return -(cells.counts - expected).square().sum(-1)
-        inverse_dispersion = log_inverse_dispersion.exp()
+        inverse_dispersion = self.log_inverse_dispersion(cells).exp()
         if self.likelihood == "normal":
             return log_normal(cells.counts, expected, inverse_dispersion).sum(-1)
         if self.likelihood == "nb":
@@ -157,6 +157,13 @@ class Dispersion(nn.Module):
         if cells.labels is None:
             return mean.expand(len(cells.counts), -1)
         return F.embedding(cells.labels % (len(rows) + 1), torch.cat([rows, mean]))  # −1 is the last one
+
+    def by_row(self, cells: CellsLike) -> tuple[Tensor, Tensor | None]:
+        """(levels, genes) and each cell's row of it, if these are levels of a categorical variable; else as `forward`
+        gives them, and None."""
+        if self.per_level and self.table.variable in cells.categories:
+            return self.table.rows(), cells.categories[self.table.variable]
+        return self(cells), None
 
 
 def joined(features: Tensor, continuous: Tensor | None) -> Tensor:

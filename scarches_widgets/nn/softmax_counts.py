@@ -9,7 +9,8 @@ because this is where an epoch goes on a CPU:
 - most counts are zero, and everything that a zero does not have (log-gammas, digammas, factorials) is computed for the
   others alone;
 - log Γ(x + θ) − log Γ(θ) = x log θ + Σ_{k<x} log(1 + k/θ), a sum that small counts look up in a table with one column
-  per gene; its x log θ joins x log(μ / (θ + μ)), so that nothing cancels when θ is large;
+  per gene, or per gene and batch while these are few; its x log θ joins x log(μ / (θ + μ)), so that nothing cancels
+  when θ is large;
 - the gradients need little that the value has not computed. With w = μ / (θ + μ) and p = P(a zero was counted, not
   inflated), which is 1 for other counts,
       ∂/∂ logit_g = d_g − fraction_g Σ d,  where d = p (x − (x + θ) w)
@@ -46,6 +47,7 @@ def log_softmax_negative_binomial(
     log_inverse_dispersion: Tensor,
     zero_inflation_logits: Tensor | None = None,
     seen: Seen | None = None,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """log p(counts) of each cell in nats, (cells,).
 
@@ -56,17 +58,19 @@ def log_softmax_negative_binomial(
     library_size
         Sum of a cell's expected counts, (cells, 1).
     log_inverse_dispersion
-        One per gene, (genes,), or per cell and gene.
+        One per gene, (genes,), or per cell and gene; or with `rows`, (levels, genes).
     zero_inflation_logits
         (cells, genes); None for no inflation.
     seen
         Where counts are not zero; None to look for them.
+    rows
+        Each cell's row of `log_inverse_dispersion`, int64 (cells,).
     """
     parameters = logits, library_size.log(), log_inverse_dispersion, zero_inflation_logits
     seen = seen_in(counts) if seen is None else seen
     if torch.is_grad_enabled():
-        return _WithGradients.apply(counts, seen, *parameters)
-    return _evaluated(counts, seen, *parameters)[0]
+        return _WithGradients.apply(counts, seen, rows, *parameters)
+    return _evaluated(counts, seen, rows, *parameters)[0]
 
 
 def seen_in(counts: Tensor) -> Seen:
@@ -77,9 +81,10 @@ def seen_in(counts: Tensor) -> Seen:
 
 class _WithGradients(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, counts, seen, *parameters):
-        value, gradients = _evaluated(counts, seen, *parameters, wanted=ctx.needs_input_grad[2:])
+    def forward(ctx, counts, seen, rows, *parameters):
+        value, gradients = _evaluated(counts, seen, rows, *parameters, wanted=ctx.needs_input_grad[3:])
         ctx.save_for_backward(*gradients)
+        ctx.rows, ctx.n_rows = rows, len(parameters[2])
         ctx.is_per_gene = [parameter is not None and parameter.dim() == 1 for parameter in parameters]
         return value
 
@@ -90,12 +95,17 @@ class _WithGradients(torch.autograd.Function):
             None if one is None else upstream @ one if per_gene else one * upstream.unsqueeze(1)
             for one, per_gene in zip(ctx.saved_tensors, ctx.is_per_gene)
         ]
-        return None, None, *gradients
+        if ctx.rows is not None and gradients[2] is not None:
+            of_row = upstream.new_zeros(ctx.n_rows, len(upstream))
+            of_row[ctx.rows, torch.arange(len(upstream), device=upstream.device)] = upstream
+            gradients[2] = of_row @ ctx.saved_tensors[2]
+        return None, None, None, *gradients
 
 
 def _evaluated(
     counts: Tensor,
     seen: Seen,
+    rows: Tensor | None,
     logits: Tensor,
     log_library_size: Tensor,
     log_theta: Tensor,
@@ -106,14 +116,15 @@ def _evaluated(
 
     A matrix whose numbers are not needed any more is written over by the next.
     """
-    x, theta = _at(counts, seen), log_theta.exp()
+    x, theta_rows = _at(counts, seen), log_theta.exp()
+    theta = theta_rows if rows is None else theta_rows[rows]
     log_fractions = torch.log_softmax(logits, -1)
     log_mean = _at(log_fractions, seen) + log_library_size.view(-1).index_select(0, seen.cells)
     fractions = log_fractions.exp_()
     ratio = (fractions * log_library_size.exp()).div_(theta)  # μ/θ
     w = ratio / (1 + ratio)
     log_odds = ratio.log1p_()  # log(1 + μ/θ)
-    log_binomial, slope = _binomial_terms(x, theta, seen, with_slope=wanted[2])
+    log_binomial, slope = _binomial_terms(x, theta_rows, seen, rows, with_slope=wanted[2])
     log_seen = log_binomial + x * (log_mean - _at(log_odds, seen))
     w_seen = _at(w, seen)
     log_zero = log_odds.mul_(theta).neg_()  # log p(0), where a zero is counted
@@ -144,13 +155,21 @@ def _evaluated(
     return log_p, [gradient_of_logits, total, gradient_of_theta, gradient_of_inflation]
 
 
-def _binomial_terms(x: Tensor, theta: Tensor, seen: Seen, with_slope: bool) -> tuple[Tensor, Tensor | None]:
+def _binomial_terms(
+    x: Tensor, theta: Tensor, seen: Seen, rows: Tensor | None, with_slope: bool
+) -> tuple[Tensor, Tensor | None]:
     """Σ_{k<x} log(1 + k/θ) − log x!, and Σ_{k<x} k/(θ + k) if asked for, of the counts that are not zero."""
-    if theta.dim() == 2:
-        return _directly(x, _at(theta, seen), with_slope)
+    if rows is not None:
+        columns = rows[seen.cells] * theta.shape[1] + seen.genes
+    else:
+        columns = seen.genes if theta.dim() == 1 else seen.places
+    is_tabled = theta.dim() == 1 or (rows is not None and theta.numel() <= len(x))
+    theta = theta.reshape(-1)
+    if not is_tabled:
+        return _directly(x, theta[columns], with_slope)
     k = torch.arange(TABLED - 1, dtype=theta.dtype, device=theta.device).unsqueeze(1)
     tabled = (x < TABLED) & (x == x.trunc())
-    places = torch.where(tabled, x, 1).long().sub_(1).mul_(len(theta)).add_(seen.genes)
+    places = torch.where(tabled, x, 1).long().sub_(1).mul_(len(theta)).add_(columns)
 
     def looked_up(steps: Tensor) -> Tensor:
         return steps.cumsum(0).view(-1).index_select(0, places)
@@ -159,7 +178,7 @@ def _binomial_terms(x: Tensor, theta: Tensor, seen: Seen, with_slope: bool) -> t
     slope = looked_up(k / (theta + k)) if with_slope else None
     if not tabled.all():
         others = (~tabled).nonzero().squeeze(1)
-        terms = _directly(x[others], theta[seen.genes[others]], with_slope)
+        terms = _directly(x[others], theta[columns[others]], with_slope)
         for found, exact in zip((log_binomial, slope), terms):
             if exact is not None:
                 found.index_copy_(0, others, exact)

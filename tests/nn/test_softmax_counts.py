@@ -75,6 +75,22 @@ def test_zeros_that_a_float32_sigmoid_cannot_hold_are_still_exact():
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("n_levels", [2, 50])  # few enough to be looked up, and too many
+@pytest.mark.parametrize("inflated", [False, True])
+def test_dispersions_by_level_are_those_of_each_cell_s_level(n_levels, inflated):
+    counts, (logits, library_size, _, *inflation) = inputs(inflated=inflated)
+    table = torch.randn(n_levels, G, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    rows, weights = torch.arange(N) % n_levels, torch.linspace(-1, 2, N, dtype=torch.float64)
+    given = [logits, library_size, table, *inflation]
+    found = log_softmax_negative_binomial(counts, *given, rows=rows)
+    expected = elementwise(counts, logits, library_size, table[rows], *inflation)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
+    for ours, theirs in zip(
+        torch.autograd.grad(weights @ found, given), torch.autograd.grad(weights @ expected, given)
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
 def test_a_loss_that_is_not_a_number_stays_so():
     counts, parameters = inputs()
     with torch.no_grad():

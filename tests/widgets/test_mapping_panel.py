@@ -332,6 +332,18 @@ def test_a_classifier_s_labels_and_novelty_stand_beside_those_of_the_neighbours(
     assert sum(row["agrees"] * row["n"] for row in panel.results["rows"]) == pytest.approx(agree * query_cells.n_obs)
 
 
+@pytest.mark.parametrize("labels_key", ["cell_type", None])
+def test_a_query_is_mapped_onto_a_reference_with_prototypes_or_without_labels(reference_cells, query_cells, labels_key):
+    options = {"batch_key": "batch", "labels_key": labels_key, "hidden_layer_sizes": (16,), "n_latent": 4}
+    reference = sca.models.scPoli(reference_cells, **options)
+    reference.train(**QUICK)
+    panel = mapped(looked(MappingPanel(reference, query_cells, labels_key="cell_type", max_epochs=2)))
+    assert "X_scpoli" in query_cells.obsm and "predicted_cell_type" in query_cells.obs
+    assert ("novelty_cell_type" in query_cells.obs) == (labels_key is not None)
+    if labels_key is not None:
+        assert panel.classified.equals(panel.model.predict_with_uncertainty())
+
+
 def test_the_code_with_a_classifier_gives_the_same_columns(labelled_reference, query_cells):
     panel = looked(MappingPanel(labelled_reference, query_cells.copy(), max_epochs=2))
     panel.set(query_labels="ignore")

@@ -528,5 +528,20 @@ def test_the_code_of_a_model_that_learns_labels_makes_the_same_model(partly_labe
     assert fingerprint(built(code, partly_labelled)) == fingerprint(panel.model)
 
 
+def test_a_model_that_can_do_without_labels_trains_with_and_without_them(partly_labelled):
+    panel = looked(TrainingPanel(partly_labelled, "scPoli", batch_key="batch", max_epochs=2))
+    assert panel.status == "ready", panel.remarks
+    click(panel, "train")
+    assert panel.wait(60) == "done", panel.error
+    assert "train_prototype" not in panel.model.history
+    enter(panel, labels_key="cell_type", unlabeled_category="Unknown", prototype_weight=3.0, clustering="kmeans")
+    assert looked(panel).status == "ready"
+    click(panel, "train")
+    assert panel.wait(60) == "done", panel.error
+    assert panel.model.history["train_prototype"].tolist()[0] == 0 < panel.model.history["train_prototype"].tolist()[1]
+    assert "distance from prototypes, training" in [one["label"] for one in panel.monitor.series]
+    assert fingerprint(built(panel.code(), partly_labelled)) == fingerprint(panel.model)
+
+
 def test_models_that_learn_no_labels_are_not_asked_what_stands_for_none(panel):
     assert "unlabeled_category" not in panel.values and "classification_weight" not in panel.values

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ...data.names import DataError, shown
 from ...data.strict_json import parse_json
-from .nodes import Alias, LabelCells, Node
+from .nodes import Alias, Node
 
 if TYPE_CHECKING:
     from networkx import DiGraph
@@ -136,7 +136,7 @@ def _newick_error(text: str, position: int, what: str) -> DataError:
     )
 
 
-def to_json(root: Node, cells: list[LabelCells]) -> str:
+def to_json(root: Node, cells: pd.DataFrame) -> str:
     nodes = [
         {
             "id": node.id,
@@ -146,7 +146,11 @@ def to_json(root: Node, cells: list[LabelCells]) -> str:
         }
         for node in root.walk()
     ]
-    return json.dumps({**FORMAT, "nodes": nodes, "cells": cells}, ensure_ascii=False, indent=1)
+    return json.dumps(
+        {**FORMAT, "nodes": nodes, "cells": [list(row) for row in cells.itertuples(index=False)]},
+        ensure_ascii=False,
+        indent=1,
+    )
 
 
 def parse_json_tree(text: str) -> tuple[list[dict], list[list]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -16,14 +15,6 @@ class Alias:
     match: str | None = None  # perfect, split, merge, new or attached, if `learn_tree` placed it
     share_of_label: float | None = None  # of the label's cells, how many the tree called this node (or below), 0 to 1
     share_of_node: float | None = None  # of the node's cells, how many the data set's classifier gave the label
-
-
-class LabelCells(NamedTuple):
-    """How many cells of a data set carry a label."""
-
-    label: str
-    dataset: str | None
-    n_cells: int
 
 
 @dataclass(eq=False, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ...data.names import shown
-from .nodes import LabelCells, Node
+from .nodes import Node
 
 if TYPE_CHECKING:
     from .tree import Hierarchy
@@ -24,14 +24,12 @@ class Problem:
     kind: str  # near-duplicate, label-not-in-tree, ambiguous-label, empty-leaf or single-child
     nodes: tuple[int, ...]  # ids of the nodes that it is about
     message: str  # a sentence, with what may be done
+    label: str | None = None  # the label that it is about, if it is not of a node
 
 
-def find_problems(tree: Hierarchy, cells: list[LabelCells], own_cells: dict[int, int]) -> list[Problem]:
-    return [
-        *_near_duplicates(tree),
-        *_labels_without_node(tree, cells),
-        *_odd_shapes(tree, own_cells if cells else None),
-    ]
+def find_problems(tree: Hierarchy, cells: pd.DataFrame) -> list[Problem]:
+    """Problems of a tree whose `counted_labels` are `cells`."""
+    return [*_near_duplicates(tree), *_labels_without_node(tree, cells), *_odd_shapes(tree, cells)]
 
 
 def _near_duplicates(tree: Hierarchy) -> Iterator[Problem]:
@@ -48,27 +46,25 @@ def _near_duplicates(tree: Hierarchy) -> Iterator[Problem]:
         yield Problem("near-duplicate", ids, f"{what}: merge them, or rename one to tell them apart.")
 
 
-def _labels_without_node(tree: Hierarchy, cells: list[LabelCells]) -> Iterator[Problem]:
-    lost: dict[str, list[LabelCells]] = {}
-    for part in cells:
-        if tree.find(part.label, part.dataset) is None:
-            lost.setdefault(part.label, []).append(part)
-    for label, parts in lost.items():
-        batches = [shown(part.dataset) for part in parts if part.dataset is not None]
-        what = f"The label '{shown(label)}' ({sum(part.n_cells for part in parts):,} cells"
+def _labels_without_node(tree: Hierarchy, cells: pd.DataFrame) -> Iterator[Problem]:
+    for label, rows in cells[cells["node"].isna()].groupby("label", sort=False):
+        batches = [shown(dataset) for dataset in rows["dataset"] if dataset is not None]
+        what = f"The label '{shown(label)}' ({rows['n_cells'].sum():,} cells"
         what += f" of {', '.join(batches)})" if batches else ")"
         owners = tree.called(label)
         if len(owners) > 1 and not batches:
             mend = "count cells by batch, or drop an alias."
             ids = tuple(node.id for node in owners)
-            yield Problem("ambiguous-label", ids, f"{what} means {_quoted(owners)} in different data sets: {mend}")
+            message = f"{what} means {_quoted(owners)} in different data sets: {mend}"
+            yield Problem("ambiguous-label", ids, message, label)
         else:
-            yield Problem("label-not-in-tree", (), f"{what} is not in the tree: add a node, or an alias.")
+            yield Problem("label-not-in-tree", (), f"{what} is not in the tree: add a node, or an alias.", label)
 
 
-def _odd_shapes(tree: Hierarchy, own_cells: dict[int, int] | None) -> Iterator[Problem]:
+def _odd_shapes(tree: Hierarchy, cells: pd.DataFrame) -> Iterator[Problem]:
+    has_cells = set(cells["node"])
     for node in tree:
-        if own_cells is not None and node.is_leaf and not own_cells.get(node.id):
+        if len(cells) and node.is_leaf and node.id not in has_cells:
             yield Problem("empty-leaf", (node.id,), f"'{shown(node.name)}' has no cells: remove it, or add an alias.")
         if len(node.children) == 1 and not node.is_root:
             (child,) = node.children

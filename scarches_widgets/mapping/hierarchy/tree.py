@@ -15,7 +15,7 @@ import pandas as pd
 from ...data.names import DataError, did_you_mean, listed, shown
 from . import formats
 from .journal import Edit, NodeTable, Patch, Step, without
-from .nodes import Alias, LabelCells, Node, lowest_common_ancestor
+from .nodes import Alias, Node, lowest_common_ancestor
 from .problems import Problem, compare, find_problems, same_types
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 REJECTED_BY_RECONSTRUCTION, REJECTED_BY_DISTANCE = "Rejected (RE)", "Rejection (dist)"
 REJECTIONS = (REJECTED_BY_RECONSTRUCTION, REJECTED_BY_DISTANCE)  # what predictions say of a cell of no known type
+
+CELLS = {"label": object, "dataset": object, "n_cells": int}  # how many cells of a data set carry a label
+NO_CELLS = pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in CELLS.items()})
 
 
 def command(method: Callable) -> Callable:
@@ -80,7 +83,7 @@ class Hierarchy:
         self._recording: tuple[list[Step], list[Step]] | None = None
         self._lock = threading.RLock()  # a widget's handlers may run on another thread
         self._subscribers: list[Callable[[Patch], object]] = []
-        self._cells: list[LabelCells] = []
+        self._cells = NO_CELLS
         self.version = 0
         self.classifier = None
 
@@ -264,7 +267,7 @@ class Hierarchy:
             position = len(tree.node(row["parent"]).children)
             name, aliases = tree._free_name(row["name"]), tree._checked_aliases(row["aliases"])
             tree._perform(("insert", row["id"], row["parent"], position, name, aliases))
-        tree._cells = [LabelCells(*row) for row in cells]
+        tree._cells = _as_table(cells)
         return tree
 
     def to_json(self) -> str:
@@ -493,7 +496,7 @@ class Hierarchy:
         """What may be wrong: names that are nearly the same, labels that no node or more than one has, empty leaves,
         and nodes with a single child. Labels and cells are known after `count_cells` or `from_obs`."""
         with self._lock:
-            return find_problems(self, self._cells, self._own_cells())
+            return find_problems(self, self.counted_labels())
 
     def diff(self, other: Hierarchy | None = None) -> pd.DataFrame:
         """What differs in this tree from another, or from itself before all edits.
@@ -518,6 +521,14 @@ class Hierarchy:
         """
         self._cells = _counted(_labels(adata.obs, key), _labels(adata.obs, batch_key) if batch_key else None)
 
+    def counted_labels(self) -> pd.DataFrame:
+        """What `count_cells` found: `label`, `dataset` (None if not by batch), `n_cells`, and the id of the `node` that
+        the label means, None if there is none."""
+        nodes = [self.find(row.label, row.dataset) for row in self._cells.itertuples()]
+        return self._cells.assign(node=pd.Series([node and node.id for node in nodes], dtype=object))
+
+    _located_cells = counted_labels
+
     def counts(self, below: bool = False) -> pd.DataFrame:
         """Cells per node and batch, of the node's own labels or with those of all nodes below it.
 
@@ -525,12 +536,12 @@ class Hierarchy:
         -------
         Nodes, in order, × batches (one column "cells" if none were given); whole numbers.
         """
-        names = {None: "cells"}
-        batches = list(dict.fromkeys(names.get(part.dataset, part.dataset) for part in self._cells)) or ["cells"]
+        cells = self.counted_labels()
+        cells["dataset"] = [dataset or "cells" for dataset in cells["dataset"]]
+        batches = list(dict.fromkeys(cells["dataset"])) or ["cells"]
         table = pd.DataFrame(0, index=[node.id for node in self], columns=batches)
-        for part in self._cells:
-            if (node := self.find(part.label, part.dataset)) is not None:
-                table.at[node.id, names.get(part.dataset, part.dataset)] += part.n_cells
+        for row in cells.dropna(subset="node").itertuples():
+            table.at[row.node, row.dataset] += row.n_cells
         if below:
             for node in reversed(list(self)[1:]):
                 table.loc[node.parent.id] += table.loc[node.id]
@@ -690,9 +701,8 @@ class Hierarchy:
     def _own_cells(self) -> dict[int, int]:
         """Cells of each node's own labels, by ids."""
         found = Counter()
-        for part in self._cells:
-            if (node := self.find(part.label, part.dataset)) is not None:
-                found[node.id] += part.n_cells
+        for row in self.counted_labels().dropna(subset="node").itertuples():
+            found[row.node] += row.n_cells
         return found
 
 
@@ -741,8 +751,14 @@ def _labels(obs: pd.DataFrame, key: str) -> pd.Series:
     return column.where(column.isna(), column.astype(str))
 
 
-def _counted(labels: pd.Series, batches: pd.Series | None) -> list[LabelCells]:
+def _counted(labels: pd.Series, batches: pd.Series | None) -> pd.DataFrame:
     datasets = [None] * len(labels) if batches is None else batches.where(batches.notna(), None).tolist()
     found = Counter((label, dataset) for label, dataset in zip(labels, datasets) if isinstance(label, str))
-    in_order = sorted(found, key=lambda pair: (pair[0], pair[1] or ""))
-    return [LabelCells(label, dataset, found[label, dataset]) for label, dataset in in_order]
+    return _as_table([[*pair, found[pair]] for pair in sorted(found, key=lambda pair: (pair[0], pair[1] or ""))])
+
+
+def _as_table(cells: list[list]) -> pd.DataFrame:
+    """Rows of label, data set (or None) and number of cells."""
+    if not cells:
+        return NO_CELLS
+    return pd.DataFrame({name: pd.Series(part, dtype=dtype) for (name, dtype), part in zip(CELLS.items(), zip(*cells))})

@@ -294,7 +294,9 @@ def test_problems_are_named_and_go_when_they_are_mended(tree):
         ("empty-leaf", "B-cells"), ("empty-leaf", "b cell"), ("empty-leaf", "CD4-"), ("empty-leaf", "CD4+"),
         ("label-not-in-tree",),
     }  # fmt: skip
-    assert any("'NK' (2 cells)" in problem.message for problem in tree.validate())
+    (lost,) = (problem for problem in tree.validate() if problem.kind == "label-not-in-tree")
+    assert lost.label == "NK" and "'NK' (2 cells)" in lost.message
+    assert tree.counted_labels().set_index("label")["node"].to_dict()["NK"] is None
     tree.merge(["B", "B-cells", "b cell"])
     tree.remove("CD4+")
     tree.remove("CD4-")

@@ -33,7 +33,8 @@ function rankingForm(model, signal) {
   const ofGroups = element("div", { class: "scaw-row" },
     element("span", { class: "scaw-field-row" }, column, group, element("span", { class: "scaw-soft" }, "against"), comparison));
   const ofSelections = element("div", { class: "scaw-row" }, marks.A.node, marks.B.node);
-  const of = element("select", { class: "scaw-select" }, ...options([["genes", "its genes: how far the model raises them"], ["latents", "its latent: what it adds to the others"]]));
+  const of = element("select", { class: "scaw-select", title: "Its genes: how far the model raises them, whichever programs it does it by. Its latent: what it adds to the other programs." },
+    ...options([["genes", "its genes"], ["latents", "its latent alone"]]));
   const reason = element("span", { class: "scaw-hint", id: `${name}-reason` });
   const kind = () => Object.keys(radios).find((one) => radios[one].checked);
   const compare = actionButton("Compare", () => send(), signal, { class: "scaw-button scaw-primary", "aria-describedby": reason.id });

@@ -603,7 +603,7 @@ class GenePrograms(CellView):
                     self.adata.obs[key] = self.scores[term].to_numpy()
             self._writes.pop((part, key), None)
             self._writes[part, key] = term
-            said = f"{part}['{shown(key)}']"
+            said = f"{part}[{key!r}]"
             self.written = [one for one in self.written if not one.startswith(said)] + [said + replaced]
             self._repaint()
             self._look()

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import scarches_widgets as sca
 from scarches_widgets.models.scvi import SCVIModule
 from scarches_widgets.training.run import TrainingRun
-from scarches_widgets.widgets import EmbeddingView, LossMonitor, MappingPanel, TrainingPanel
+from scarches_widgets.widgets import EmbeddingView, GenePrograms, LossMonitor, MappingPanel, TrainingPanel
 
 adata = sca.datasets.atlas(n_obs=300, n_vars=60, seed=1)
 reference, query = adata[adata.obs["batch"] != "batch2"].copy(), adata[adata.obs["batch"] == "batch2"].copy()
@@ -53,6 +53,23 @@ mappers["invalid"] = mapper(cells=foreign)
 trainers["running"].train(); mappers["running"].map()  # last, for the failure is everybody's while it is made
 has_epochs(mappers["running"])
 """
+PROGRAMS = """
+def explorer(**training):
+    sets = adata.uns["truth"]["markers"]
+    model = sca.models.EXPIMAP(adata, gene_sets=sets, min_genes=1, hidden_layer_sizes=[8], batch_key="batch")
+    if training:
+        model.train(progress=False, **training)
+    view = GenePrograms(model, basis="truth")
+    view.wait()
+    return view
+
+explorers = {"empty": explorer()} | {state: explorer(max_epochs=FEW) for state in ("ready", "failed", "running")}
+explorers["ready"].compare("batch", "batch0"); explorers["ready"].wait()
+with patch.object(sca.models.EXPIMAP, "latent_enrich", side_effect=MemoryError("There is no memory. Use fewer cells.")):
+    explorers["failed"].compare("batch", "batch0"); explorers["failed"].wait()
+explorers["failed"].write_obs()
+explorers["running"].model.train(max_epochs=FOR_EVER, background=True)
+"""
 VIEWS = """
 monitors = {state: LossMonitor(panel.run) for state, panel in trainers.items() if panel.run is not None}
 monitors |= {"empty": LossMonitor(trainers["ready"]), "ready": LossMonitor(TrainingRun(iter(())))}
@@ -60,18 +77,19 @@ selected = EmbeddingView(reference, "truth", "cell_type"); selected.selection = 
 wrong = EmbeddingView(reference, "truth", "library_size")
 wrong._obey(wrong, {"op": "color", "key": "a column that is not there"}, [])
 views = {"none": EmbeddingView(reference, "truth"), "selected": selected, "wrong": wrong}
-display(*monitors.values(), *trainers.values(), *mappers.values(), *views.values())
+display(*monitors.values(), *trainers.values(), *mappers.values(), *explorers.values(), *views.values())
 """
 STATES = {
     ".scaw-loss-monitor": {"empty", "ready", "running", "paused", "stopped", "done", "failed"},
     ".scaw-training-panel": {"empty", "invalid", "ready", "running", "paused", "stopped", "done", "failed"},
     ".scaw-mapping-panel": {"invalid", "ready", "running", "paused", "stopped", "done", "failed"},
+    ".scaw-gene-programs": {"empty", "ready", "running", "failed"},
 }
 EMBEDDING = ".scaw-embedding-view"
 
 
 def test_no_serious_fault_in_any_state_of_any_view_in_either_theme(notebook):
-    nb = notebook([DATA, PANELS, VIEWS])
+    nb = notebook([DATA, PANELS, PROGRAMS, VIEWS])
     nb.run_all()
     for css, states in STATES.items():
         for state in states:

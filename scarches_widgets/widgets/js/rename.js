@@ -37,10 +37,12 @@ export function renamer(model, signal, announce) {
     host.replaceWith(form);
     input.focus();
     input.select();
+    form.scrollIntoView({ block: "nearest" });
     const refuse = (text) => {
       problem.textContent = text;
       input.setAttribute("aria-invalid", "true");
       input.focus();
+      form.scrollIntoView({ block: "nearest" });
     };
     const submit = () => {
       const name = input.value.trim();

@@ -155,7 +155,7 @@ def learn_tree(
         Column of `obs` with the labels. The same label in two data sets may be two types.
     tree, batch_added, retrain
         A tree to go on from; it is not changed. `batch_added` names the data sets whose cells it stands for, and
-        `retrain` says whether to train it on them, though it is trained.
+        `retrain` says whether to train it on them, though it is trained and has its shape still.
     classifier, n_neighbors, dynamic_neighbors, distkNN, dimred, useRE, FN
         As in `train_tree`.
     rej_threshold
@@ -182,7 +182,7 @@ def learn_tree(
     labels, batches = (label_column(obs, key, len(z)) for key in (cell_type_key, batch_key))
     order, added = _checked_batches(batch_order, batch_added, tree, batches, batch_key)
     used = np.isin(batches, [*order, *added])
-    if (n_missing := int(pd.isna(labels[used]).sum()) if used.any() else 0) > 0:
+    if n_missing := int(pd.isna(labels[used]).sum()):
         raise DataError(
             f"{n_missing:,} of {used.sum():,} cells have no '{cell_type_key}' (missing), so they cannot teach a tree. "
             "Leave these cells out."
@@ -199,7 +199,7 @@ def learn_tree(
             if (node := tree.find(label, batch)) is not None:
                 nodes[(labels == label) & (batches == batch)] = node.id
     start = tree.copy()
-    is_trained = tree.classifier is not None and not retrain
+    is_trained = not retrain and tree.classifier is not None and tree.classifier.structure == tree.structure()
     missing, proposals = [], []
     for batch in order:
         rows = batches == batch

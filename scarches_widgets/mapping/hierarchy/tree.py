@@ -420,9 +420,7 @@ class Hierarchy:
         self._perform(("set", node.id, node.name, tuple(alias for alias in node.aliases if alias not in leaving)))
         made = []
         for number, name in enumerate(names):
-            aliases = tuple(
-                alias for alias in leaving if (alias.name, alias.dataset) != (name, None) and alias.name == name
-            )
+            aliases = tuple(alias for alias in leaving if alias.name == name and alias.dataset is not None)
             parent, position = (node, None) if below else (node.parent, node.position + 1 + number)
             made.append(self._insert(self._free_name(name), parent, position, aliases))
         return made

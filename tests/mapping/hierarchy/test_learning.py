@@ -88,6 +88,9 @@ def test_a_third_data_set_goes_on_from_the_tree_of_two_as_if_learned_at_once():
     assert as_set(three) == as_set(at_once) and missing == []
     assert set(three["NK"].names) == {"NK", "natural killer"} and set(three["T4"].names) == {"T4", "helper"}
     assert two.to_json() == before
+    two.add("Myeloid", children=["M"])
+    edited, _ = learn(adata, ["d3"], tree=two, batch_added=["d1", "d2"])  # trained anew, since its shape is another
+    assert edited["M"].parent.name == "Myeloid" and edited.find("helper", "d3") is edited["T4"]
 
 
 def test_proposals_lead_to_the_same_tree_and_can_be_vetoed_one_by_one():

@@ -34,7 +34,7 @@ from environment import has_packages, python_of, run_in
 import scarches_widgets as sca
 
 CACHE = Path.home() / ".cache" / "scarches_widgets"
-UPSTREAM = ("scHPL==1.0.5", "numpy==1.26.4", "pandas==1.5.3", "anndata==0.11.4")
+SCHPL, ITS_PINS = "scHPL==1.0.5", ("numpy==1.26.4", "pandas==1.5.3", "anndata==0.11.4")
 FIRST, SECOND = "donor1015", "donor1244"
 COARSE = {
     "CD4 T cells": "T cells",
@@ -155,11 +155,11 @@ def by_schpl(cells: dict[str, np.ndarray], arguments: argparse.Namespace) -> dic
 
 
 def make_environment(environment: Path):
-    if has_packages(environment, UPSTREAM):
+    if has_packages(environment, ITS_PINS):  # which are installed together with it
         return
-    print(f"Installing {', '.join(UPSTREAM)} into {environment}", flush=True)
+    print(f"Installing {', '.join([SCHPL, *ITS_PINS])} into {environment}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    subprocess.run([python_of(environment), "-m", "pip", "install", "--quiet", *UPSTREAM], check=True)
+    subprocess.run([python_of(environment), "-m", "pip", "install", "--quiet", SCHPL, *ITS_PINS], check=True)
 
 
 def true_relations(task: str) -> set[tuple[str, str, str]]:

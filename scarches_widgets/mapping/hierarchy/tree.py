@@ -525,8 +525,6 @@ class Hierarchy:
         nodes = [self.find(row.label, row.dataset) for row in self._cells.itertuples()]
         return self._cells.assign(node=pd.Series([node and node.id for node in nodes], dtype=object))
 
-    _located_cells = counted_labels
-
     def counts(self, below: bool = False) -> pd.DataFrame:
         """Cells per node and batch, of the node's own labels or with those of all nodes below it.
 

@@ -144,11 +144,18 @@ def measure_speed(arguments, verdict: Verdict):
         )
 
 
-def no_worse(verdict: Verdict, what: str, ours: list[float], theirs: list[float], least: float | None = None):
+def no_worse(
+    verdict: Verdict,
+    what: str,
+    ours: list[float],
+    theirs: list[float],
+    least: float | None = None,
+    whose: str = "scvi-tools",
+):
     mean, mean_theirs = statistics.fmean(ours), statistics.fmean(theirs)
     spread = statistics.stdev(theirs) if len(theirs) > 1 else 0.0
     least = 0.001 * abs(mean_theirs) if least is None else least
-    found = f"{mean:.4g} (scvi-tools {mean_theirs:.4g} ± {spread:.2g})"
+    found = f"{mean:.4g} ({whose} {mean_theirs:.4g} ± {spread:.2g})"
     verdict(f"{what}, no worse", found, mean >= mean_theirs - max(2 * spread, least))
 
 

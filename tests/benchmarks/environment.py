@@ -1,4 +1,5 @@
-"""scvi-tools in an environment of its own, outside the repository: made on first use (3 minutes, 1.9 GB), then reused.
+"""scvi-tools, or scArches, in an environment of its own, outside the repository: made on first use (3 minutes, 1.9 GB),
+then reused.
 
 By hand, the same (torch first and in both lines, or pip brings another build of it):
 
@@ -15,6 +16,8 @@ from pathlib import Path
 DEFAULT_ENVIRONMENT = Path.home() / ".cache" / "scarches_widgets" / "scvi-tools-1.4.2"
 TORCH = "torch==2.13.0"
 UPSTREAM = ("scvi-tools==1.4.2", "pandas==2.3.3")
+SCARCHES_ENVIRONMENT = DEFAULT_ENVIRONMENT.with_name("scarches-0.6.1")
+SCARCHES = ("scarches==0.6.1", "anndata==0.11.4", "zarr<3", "scipy<1.14", "numpy<2", "torch_geometric", "captum")
 
 
 def python_of(environment: Path) -> str:
@@ -27,14 +30,15 @@ def run_in(environment: Path, arguments: list[str]):
     subprocess.run([python_of(environment), "-E", "-s", *arguments], check=True, env=one_thread)
 
 
-def make_environment(environment: Path):
-    """Install scvi-tools there, unless the right versions are there already. Needs a package index the first time."""
-    if has_packages(environment, (TORCH, *UPSTREAM)):
+def make_environment(environment: Path, upstream: tuple[str, ...] = UPSTREAM):
+    """Install scvi-tools (or scArches) there, unless the right versions are there already. Needs a package index the
+    first time."""
+    if has_packages(environment, tuple(pin.lower() for pin in (TORCH, *upstream) if "==" in pin)):
         return
-    print(f"Installing {', '.join((TORCH, *UPSTREAM))} into {environment}", flush=True)
+    print(f"Installing {', '.join((TORCH, *upstream))} into {environment}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     # Not in isolated mode: a machine's pip may be configured by environment variables or by a user's file.
-    for packages in ([TORCH], [TORCH, *UPSTREAM]):
+    for packages in ([TORCH], [TORCH, *upstream]):
         subprocess.run([python_of(environment), "-m", "pip", "install", "--quiet", *packages], check=True)
 
 
@@ -43,5 +47,5 @@ def has_packages(environment: Path, pins: tuple[str, ...]) -> bool:
         return False
     freeze = [python_of(environment), "-m", "pip", "list", "--format=freeze"]
     lines = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout.splitlines()
-    installed = {line.split("+")[0] for line in lines}  # torch==2.13.0+cpu is 2.13.0
+    installed = {line.split("+")[0].lower() for line in lines}  # torch==2.13.0+cpu is 2.13.0
     return set(pins) <= installed

@@ -91,7 +91,7 @@ class ScPoliConfig:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class ScPoliPlan(ScArchesPlan):
-    kl_warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # None: 90 % of the steps for auto, 100 as published
+    kl_warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # None: as in `TrainingPlan` for auto, 100 as published
     prototype_weight: NotNegative | None = None  # eta; None: 5 for auto, 1 as published
     pretraining_epochs: Annotated[int, Field(ge=0)] | None = None  # without prototypes; None: 50 %, 90 % as published
     unlabeled_prototype_training: bool = True  # whether clusters of unlabelled cells are looked for in the end

@@ -50,6 +50,7 @@ METRICS = {  # as both upstreams spell them -> as they stand in EpochEnded
     "val_recon_loss": "val_reconstruction",
     "val_kl_loss": "val_kl_latent",
     "val_mmd_loss": "val_mmd",
+    "val_prototype_loss": "val_prototype",
 }
 
 

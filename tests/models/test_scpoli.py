@@ -173,6 +173,15 @@ def test_options_as_scarches_spells_them_are_understood(reference_cells):
     assert (theirs.history["train_prototype"] > 0).tolist() == [False, False, False, True]
 
 
+def test_early_stopping_as_scarches_tutorials_have_it_watches_the_prototypes(reference_cells):
+    model = scPoli(reference_cells, **KEYS, **SMALL)
+    stopping = {"early_stopping_metric": "val_prototype_loss", "mode": "min", "threshold": 1e9, "patience": 2}
+    run = model.train(
+        n_epochs=20, pretraining_epochs=4, eta=5, early_stopping_kwargs=stopping, early_stopping=True, progress=False
+    )
+    assert run.ended.reason == "no better val_prototype in 2 epochs" and len(run.epochs) == 7  # not before the fifth
+
+
 def test_hidden_layers_default_to_one_of_root_genes_units_as_published(atlas):
     layers = scPoli(atlas, batch_key="batch").module.encoder.hidden.linears
     assert [layer.weight.shape for layer in layers] == [(7, 40)]

@@ -53,6 +53,8 @@ def demo(options: argparse.Namespace) -> None:
     job = MapJob(
         reference=path,
         out=options.out,
+        model=options.model,
+        config=_gene_sets_for(options.model, atlas, options.out),
         query_batches=[atlas.obs["batch"].unique().tolist()[-1]],
         batch_key="batch",
         labels_key="cell_type",
@@ -63,6 +65,19 @@ def demo(options: argparse.Namespace) -> None:
     _say(options, "Simulated", {"cells": atlas.n_obs, "genes": atlas.n_vars, "query": job.query_batches})
     mapped = run_map_job(job, _teller(options), progress=not options.json)
     _show_result(options, mapped, options.out)
+
+
+def _gene_sets_for(model: str, atlas, folder: Path) -> dict[str, Any]:
+    """For a model of gene programs, the options that name them: the simulation's programs and markers, as a file."""
+    from . import models
+
+    if not hasattr(getattr(models, model, None), "get_gene_program_scores"):
+        return {}
+    truth = atlas.uns["truth"]
+    sets = truth["programs"] | {f"markers of {name}": genes for name, genes in truth["markers"].items()}
+    path = folder / "simulated_programs.gmt"
+    path.write_text("\n".join("\t".join([name, "simulated", *genes]) for name, genes in sets.items()), encoding="utf-8")
+    return {"gene_sets": str(path), "min_genes": 1}
 
 
 def lab(options: argparse.Namespace) -> None:
@@ -140,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
 
     child = command("demo", demo)
     child.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results (default: demo)")
+    child.add_argument("--model", default="SCVI", help="model to train (default: SCVI)")
     child.add_argument("--seed", type=int, default=0)
     child = command("lab", lab)
     child.add_argument(

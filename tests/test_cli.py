@@ -151,3 +151,24 @@ def test_the_demo_labels_an_unseen_batch_better_than_the_baseline(tmp_path):
     assert ours["accuracy"] >= 0.9
     assert (ours > baseline).all()
     assert (tmp_path / "report.html").stat().st_size < 2e6
+
+
+SMALL_DEMO = {"n_obs": 800, "n_vars": 200, "n_batches": 3, "n_types": 4}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["TRVAE", "EXPIMAP", "SCANVI", "scPoli"])
+def test_the_demo_runs_with_the_model_of_choice(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("scarches_widgets.cli.DEMO", SMALL_DEMO)
+    assert run("demo", "--model", model, "--out", tmp_path) == 0
+    assert pd.read_csv(tmp_path / "scores.csv", index_col="method").loc["surgery + kNN", "accuracy"] > 0.5
+    query = getattr(sca.models, model).load(tmp_path / "query_model")
+    assert sorted(query.schema.batches) == ["batch0", "batch1", "batch2"]
+    if model == "EXPIMAP":
+        assert "Hypoxia" in query.terms
+
+
+def test_the_demo_names_the_models_there_are(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("scarches_widgets.cli.DEMO", SMALL_DEMO)
+    assert run("demo", "--model", "EXPIMAB", "--out", tmp_path) == 2
+    assert "no model 'EXPIMAB'. Did you mean 'EXPIMAP'" in capsys.readouterr().err

@@ -33,8 +33,11 @@ class Case:
         return self.model(cells, **(self.keys | self.options | changes))
 
     def trained(self, cells, **changes) -> Model:
+        return self.trained_by(cells, QUICK, **changes)
+
+    def trained_by(self, cells, options: dict, **changes) -> Model:
         model = self.make(cells, **changes)
-        model.train(**QUICK)
+        model.train(**options)
         return model
 
     def mapped(self, cells, reference, **options) -> Model:
@@ -108,6 +111,17 @@ def test_any_number_of_cells_can_be_trained_on(case, reference_cells, n_cells):
         model = case.make(reference_cells[:n_cells].copy())
     model.train(**QUICK, train_size=1.0)
     assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_a_training_that_was_stopped_is_resumed_to_the_same_bits(case, reference_cells, tmp_path):
+    options = {**QUICK, "max_epochs": 3}
+    stopped = case.make(reference_cells)
+    run = stopped.train(**options, checkpoint_dir=tmp_path, background=True)
+    run.stop("batch")
+    run.wait(60)
+    resumed = case.make(reference_cells)
+    assert resumed.train(**options, checkpoint_dir=tmp_path, resume=True).status == "done"
+    assert fingerprint(resumed) == fingerprint(case.trained_by(reference_cells, options))
 
 
 def test_a_model_whose_training_is_stopped_in_its_first_epoch_stays_usable(case, reference_cells):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 LONGEST_NAME = 200
+PATIENCE = 5.0  # seconds that a view waits to be displayed, for the picture that the notebook saves
 ROWS = 30  # of the static table
 
 
@@ -739,12 +740,21 @@ class GenePrograms(CellView):
         text = f"Gene programs of {self.facts}; {by}"
         return text + (f", first {listed(table['term'])}." if len(table) else "; none is listed.")
 
+    def export_html(self, path: str | Path) -> Path:
+        self.wait()
+        return super().export_html(path)
+
     def _picture(self, format: str) -> bytes:
         from .program_picture import program_picture
 
+        self.wait()
         title = "" if self._ranked_by is None else self._ranked_by.title
         position = np.frombuffer(self.positions, dtype="<f4").reshape(2, -1).T if self.positions else None
         return program_picture(self.table, title, position, self.axes, self._coloring, self.mask, format)
+
+    def _static_bundle(self) -> dict[str, str]:
+        self.wait(None if self.comm is None else PATIENCE)  # a notebook saves what there is when the view is displayed
+        return super()._static_bundle()
 
     def _static_html(self) -> str:
         parts = [View._static_html(self) if self._ranked is not None else f"<p>{html.escape(self._summary())}</p>"]

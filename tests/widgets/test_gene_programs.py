@@ -427,6 +427,27 @@ def test_pictures_tables_and_their_text_are_safe_and_follow_what_is_shown(view, 
     assert view.table.empty and "none is listed" in view._summary()
 
 
+def test_a_notebook_saves_a_picture_and_a_table_though_they_take_a_while(model, tmp_path):
+    bundle = GenePrograms(model)._static_bundle()
+    assert "<img" in bundle["text/html"] and "Hypoxia" in bundle["text/html"]
+    assert "Hypoxia" in GenePrograms(model).export_html(tmp_path / "page.html").read_text()
+
+
+def test_programs_that_a_query_has_learnt_belong_to_no_set_and_can_be_named(model):
+    query = model.adata[model.adata.obs["batch"] == "batch2"].copy()
+    query.obs["batch"] = "new"
+    mapped = sca.models.EXPIMAP.load_query_data(query, model, n_new_terms=1)
+    mapped.train(**QUICK)
+    view = GenePrograms(mapped)
+    assert view.wait(30) == "ready", view.error
+    (learnt,) = set(mapped.terms) - set(model.terms)
+    view.term = learnt
+    assert view.opened["n_annotated"] == 0 and len(view.opened["genes"]) > 50 and view.opened["similar"]
+    view.rename(learnt, "seen in the query")
+    assert "seen in the query" in mapped.terms and view.opened["old_name"] == learnt
+    assert_code_makes_the_table(view)
+
+
 def test_a_closed_view_follows_neither_model_nor_session(view):
     view.close()
     view.close()

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import scipy.special as sp
 import torch
+from sklearn.metrics import roc_auc_score
 from small import QUICK, fingerprint
 from upstream_scarches import Tensors, read_scarches, scpoli_module
 
@@ -497,3 +498,41 @@ def test_a_type_that_the_reference_lacks_is_farther_from_all_prototypes():
     known = cells.obs["cell_type"][is_query].to_numpy()[~new]
     assert (found["preds"][~new] == known).mean() > 0.8
     assert np.median(found["uncert"][new]) > np.quantile(found["uncert"][~new], 0.75)
+
+
+# -------------------------------------------------------------------------------------------------------- measured data
+
+
+def mapped(cells, is_query):
+    """A query that was mapped with its labels unseen, which cells the reference knows, and whether these are right."""
+    model = scPoli(cells[~is_query].copy(), **KEYS)
+    model.train(progress=False)
+    query = scPoli.load_query_data(cells[is_query].copy(), model, query_labels="ignore", new_labels="hold out")
+    query.train(progress=False)
+    truth = query.adata.obs["cell_type"].astype(str).to_numpy()
+    return query, np.isin(truth, model.schema.labels), query.predict() == truth
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_a_sixth_donor_is_labelled_from_five_others(real_data):
+    kang = ad.read_h5ad(real_data / "pbmc_kang_donors.h5ad")
+    _, _, is_right = mapped(kang, (kang.obs["batch"] == "donor1015").to_numpy())
+    assert is_right.mean() >= 0.84
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_cell_lines_that_the_reference_lacks_are_farther_from_its_prototypes(real_data):
+    import scanpy as sc
+
+    lines = ad.read_h5ad(real_data / "celllines_5batches.h5ad")
+    is_query = lines.obs["batch"].str.contains("5cl").to_numpy()
+    logs = sc.pp.log1p(sc.pp.normalize_total(lines[~is_query], target_sum=1e4, copy=True), copy=True)
+    table = sc.pp.highly_variable_genes(logs, flavor="cell_ranger", n_top_genes=3000, inplace=False)
+    query, is_known, is_right = mapped(lines[:, table["highly_variable"].to_numpy()].copy(), is_query)
+    scores = query.predict_with_uncertainty()[["uncertainty", "novelty"]].to_numpy()
+    scores = np.column_stack([query.classify()["cell_type"]["uncert"], scores])
+    distance, uncertainty, novelty = (roc_auc_score(~is_known, score) for score in scores.T)
+    assert is_right[is_known].mean() >= 0.98
+    assert distance >= 0.85 and uncertainty >= 0.95 and novelty >= 0.95

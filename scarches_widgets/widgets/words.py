@@ -68,7 +68,7 @@ OPTIONS = {
     "l1_warmup_epochs": Words("Joining price's warm-up", "Epochs in which it rises; empty: none."),
     "prototype_weight": Words("Prototype weight", "Of the pull towards labels' prototypes, against the counts."),
     "pretraining_epochs": Words("Epochs without prototypes", "At first; empty: the schedule's share."),
-    "unlabeled_prototype_training": Words("Cluster unlabelled cells", "In the end, for labels that are yet to be named."),
+    "unlabeled_prototype_training": Words("Cluster unlabelled cells", "In the end, for labels yet to be named."),
     "clustering": Words("Clusters by"),
     "clustering_resolution": Words("Resolution of clusters", "Of Leiden; the larger, the more."),
     "n_clusters": Words("Number of clusters", "Of k-means."),

@@ -8,6 +8,7 @@ _HOMES = {
     "MappingPanel": "mapping_panel",
     "EmbeddingView": "embedding_view",
     "GenePrograms": "gene_programs",
+    "TreeEditor": "tree_editor",
     "Session": "session",
 }
 __all__ = [*_HOMES]

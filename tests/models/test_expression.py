@@ -200,7 +200,7 @@ def test_parameters_give_the_reconstruction_error_back(reference_cells):
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
 def test_drawn_counts_have_the_means_of_the_distribution(reference_cells, likelihood):
     model = SCVI(reference_cells, batch_key="batch", gene_likelihood=likelihood, **SMALL)
-    model.train(**{**QUICK, "max_epochs": 10})
+    model.train(**{**QUICK, "max_epochs": 10, "lr": 0.01})
     draws = model.posterior_predictive_sample(n_samples=60)
     assert draws.shape == (60, 208, 40) and (draws >= 0).all() and (draws == np.round(draws)).all()
     p = model.get_likelihood_parameters()

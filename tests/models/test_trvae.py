@@ -143,7 +143,7 @@ def test_the_penalty_draws_batches_together_where_it_is_measured(mmd_on):
     batch, apart = cells.obs["batch"].to_numpy(), {}
     for use_mmd in (False, True):
         model = sca.models.TRVAE(cells, **SMALL, use_mmd=use_mmd, mmd_on=mmd_on, mmd_weight=20)
-        model.train(max_epochs=30, batch_size=64, progress=False)
+        model.train(max_epochs=30, batch_size=64, lr=0.01, progress=False)
         values = model.get_latent_representation() if mmd_on == "z" else model.get_y()
         apart[use_mmd] = discrepancy(values[batch == "batch0"], values[batch == "batch1"])
     assert apart[True] < 0.7 * apart[False]

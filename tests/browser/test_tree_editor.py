@@ -9,10 +9,13 @@ import time
 import pytest
 from playwright.sync_api import expect
 
+from scarches_widgets.mapping.hierarchy import Hierarchy
+
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=20_000)
 
 EDITOR = ".scaw-tree-editor"
+EVIL = "<img src=x onerror=hacked=1>"
 NEWICK = "(('CD4 T','CD8 T')'T cell','B cell',('Classical','Nonclassical')'Monocyte')'root';"
 TREE = f"""
 import warnings; warnings.simplefilter("ignore")
@@ -71,6 +74,16 @@ def submit(view, label, **fields):
         form.get_by_label(name.replace("_", " "), exact=True).fill(value)
     form.get_by_role("button", name=label, exact=True).click()
     expect(form).to_be_hidden()
+
+
+def cut_off(view):
+    """What reaches beyond the view's right edge, but for what scrolls."""
+    return view.evaluate(
+        """root => [...root.querySelectorAll("*")]
+            .filter((one) => one.getBoundingClientRect().right > root.getBoundingClientRect().right)
+            .filter((one) => !one.closest(".scaw-code, .scaw-table-host, .scaw-tree-host, .scaw-quiet"))
+            .map((one) => one.outerHTML.slice(0, 200))"""
+    )
 
 
 def test_every_edit_by_mouse_and_undo_to_the_start(notebook):
@@ -140,3 +153,215 @@ def test_every_edit_by_mouse_and_undo_to_the_start(notebook):
     view.get_by_role("button", name="Dendrogram").click()
     drag(nb, item(view, "CD8 T"), item(view, "Monocyte"), 0.5)
     expect_tree(nb, "((CD4 T)T cell,(naive B)B,(Classical,Nonclassical,CD8 T)Monocyte)root;")
+
+
+@pytest.mark.slow
+def test_no_serious_fault_before_axe_hostile_names_are_text_and_nothing_is_cut_off_when_narrow(notebook):
+    hostile = (
+        "tree.rename('B cell', EVIL); tree.add_alias('CD4 T', Alias(EVIL + ' also', 'donor 2', 'perfect', 0.9, None))"
+    )
+    proposals = "Proposal('new', 'b', (EVIL,), ('root',), (Match(EVIL, 'root', 0.9, None),), ())"
+    other = f"Hierarchy.from_newick({NEWICK!r})"
+    shown = f"EVIL = {EVIL!r}; {hostile}\neditor = sca.widgets.TreeEditor(tree, adata, 'label', batch_key='batch', "
+    shown += f"proposals=[{proposals}], other={other})\neditor"
+    nb = notebook([CELLS, shown])
+    view = opened(nb)
+    view.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    view.get_by_label("another tree", exact=True).check()
+    expect(view).to_contain_text(f"{EVIL} was called B cell")
+    item(view, EVIL).click()
+    view.locator("[data-action=split]").click()
+    for theme in ("light", "dark"):
+        nb.set_theme(theme)
+        assert nb.axe() == [], theme
+    view.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    nb.press("F2")
+    view.get_by_label(f"New name of {EVIL}").fill("root")
+    nb.press("Enter")
+    expect(view.locator(".scaw-tree-rename")).to_contain_text("in the tree already")
+    assert nb.axe() == []
+    nb.press("Escape")
+    view.get_by_role("button", name="Dendrogram").click()
+    assert nb.axe() == []
+    assert view.locator("img").count() == 0 and not nb.page.evaluate("'hacked' in window")
+    for width, zoom in ((640, 1), (1280, 2)):
+        nb.resize(width)
+        nb.zoom(zoom)
+        assert cut_off(view) == []
+
+
+@pytest.mark.slow
+def test_every_edit_by_keyboard_alone_and_undo_to_the_start(notebook):
+    nb = notebook([TREE, BARE])
+    view = opened(nb)
+    nb.execute("tree.add('B cells'); tree.add('old')")
+    expect(item(view, "old")).to_be_visible()
+    item(view, "root").focus()
+    press, type_ = nb.press, nb.page.keyboard.type
+
+    def arrives(name):
+        expect(item(view, name)).to_be_focused()
+
+    def form(*keys):
+        """Keys in the form that is open; Enter is the last of them."""
+        expect(view.get_by_role("dialog")).to_be_visible()
+        for key in keys:
+            type_(key[1:]) if key.startswith("=") else press(key)
+        press("Enter")
+        expect(view.get_by_role("dialog")).to_be_hidden()
+
+    press("b")
+    arrives("B cell")
+    press("F2")
+    type_("T cell")
+    press("Enter")
+    expect(view.get_by_label("New name of B cell")).to_have_accessible_description(re.compile("in the tree already"))
+    press("Control+a")
+    type_("B")
+    press("Enter")
+    arrives("B")
+    press("Insert")
+    form("=naive")
+    arrives("naive")
+    press("Shift+Insert")
+    form("=memory")
+    arrives("memory")
+    press("Alt+ArrowUp")
+    expect_tree(nb, "((CD4 T,CD8 T)T cell,(memory,naive)B,(Classical,Nonclassical)Monocyte,B cells,old)root;")
+    press("Control+x", "End", "Control+v")
+    expect_tree(nb, "((CD4 T,CD8 T)T cell,(naive)B,(Classical,Nonclassical)Monocyte,B cells,(memory)old)root;")
+    arrives("memory")
+    press("Home", "ArrowDown", "Delete")
+    form()
+    expect_tree(nb, "(CD4 T,CD8 T,(naive)B,(Classical,Nonclassical)Monocyte,B cells,(memory)old)root;")
+    press("Home", "ArrowDown", "Space", "Shift+ArrowDown", "Control+g")
+    form("=T")
+    arrives("T")
+    press("ArrowRight", "Control+m")  # both are selected still
+    form("=T cell")
+    expect_tree(nb, "((T cell)T,(naive)B,(Classical,Nonclassical)Monocyte,B cells,(memory)old)root;")
+    arrives("T cell")
+    press("Control+e")
+    form("Tab", "Tab")
+    expect_tree(nb, "(((CD8 T,CD4 T)T cell)T,(naive)B,(Classical,Nonclassical)Monocyte,B cells,(memory)old)root;")
+    press("End", "ArrowUp", "Delete")
+    form("ArrowDown")
+    expect_tree(nb, "(((CD8 T,CD4 T)T cell)T,(naive)B,(Classical,Nonclassical)Monocyte,B cells)root;")
+    press("Control+f")
+    type_("class")
+    press("ArrowDown")
+    arrives("Classical")
+    nb.tab_to("Another name for it")
+    type_("CD14+ Mono")
+    press("Enter")
+    nb.execute("import time\nwhile tree.find('CD14+ Mono') is None: time.sleep(0.02)")
+    nb.tab_to("Problems.*")
+    press("Enter")
+    nb.tab_to("Merge…")
+    press("Enter")
+    form()
+    expect_tree(nb, "(((CD8 T,CD4 T)T cell)T,(naive)B,(Classical,Nonclassical)Monocyte)root;")
+    n = in_python(nb, "len(tree.history)")
+    for _ in range(n - 2):
+        press("Control+z")
+    expect_tree(nb, NEWICK.replace("'", "").replace(")root", ",B cells,old)root"))
+    press("Control+y")
+    nb.execute("import time\nwhile 'B' not in tree: time.sleep(0.02)")
+    assert nb.page.evaluate("() => scawPanel.content.model.cells.length") == 2, "a key reached the notebook"
+
+
+@pytest.mark.slow
+def test_a_reload_a_second_view_and_a_lost_kernel_keep_the_tree_and_it_can_be_saved(notebook, tmp_path):
+    nb = notebook([CELLS, SHOWN])
+    view = opened(nb)
+    item(view, "B cell").click()
+    view.locator("[data-action=remove]").click()
+    expect(item(view, "B cell")).to_have_count(0)
+    nb.execute("tree.rename('CD4 T', 'helper'); editor.nodes = [tree['T cell'].id]")
+    expect(item(view, "helper")).to_be_visible()
+    second = nb.new_view(1, EDITOR)
+    for one in (view, second):
+        expect(item(one, "helper")).to_be_visible()
+        expect(item(one, "T cell")).to_have_attribute("aria-selected", "true")
+    second.locator("[data-action=undo]").click()
+    expect(item(view, "CD4 T")).to_be_visible()
+    nb.reload(EDITOR)
+    view = nb.widget(EDITOR)
+    expect(item(view, "CD4 T")).to_be_visible()
+    expect(item(view, "B cell")).to_have_count(0)
+    expect(view).to_contain_text("History (1 edit, 1 undone)")
+    nb.execute("editor.readonly = True")
+    expect(view.locator("[data-action=rename]")).to_be_disabled()
+    assert nb.axe() == []
+    text = newick(nb)
+    nb.shut_down_kernel()
+    nb.wait_for_text(f"{EDITOR} .scaw-badge", "kernel gone")
+    assert nb.axe() == []
+    item(view, "CD8 T").click()
+    expect(view.locator(".scaw-detail-name")).to_have_text("CD8 T")
+    for label, read in (("Newick", Hierarchy.from_newick), ("JSON", Hierarchy.from_json)):
+        with nb.page.expect_download() as saved:
+            view.get_by_role("button", name=f"Save as {label}").click()
+        saved.value.save_as(tmp_path / label)
+        assert read((tmp_path / label).read_text()).to_newick() == text
+
+
+@pytest.mark.slow
+def test_a_tree_of_2000_nodes_opens_within_2_seconds_and_scrolls(notebook):
+    grow = """
+tree = Hierarchy()
+for i in range(40):
+    group = tree.add(f"group {i:02}")
+    for j in range(49):
+        tree.add(f"type {i:02}{j:02}", group)
+"""
+    nb = notebook([TREE + grow, BARE])
+    nb.run_cell(0)
+    began = nb.page.evaluate("() => { window.began = performance.now(); return 1; }")
+    nb.page.evaluate(
+        """() => { new MutationObserver((_, observer) => {
+            if (!document.querySelector('.scaw-tree-editor [role=treeitem][aria-label="type 0000"]')) return;
+            window.opened = performance.now() - window.began;
+            observer.disconnect();
+        }).observe(document.body, { childList: true, subtree: true }); }"""
+    )
+    nb.run_cell(1)
+    nb.wait_for(f"{EDITOR} [role=treeitem]")
+    seconds = nb.page.evaluate("window.opened") / 1000
+    view = nb.widget(EDITOR)
+    assert began and seconds < 2, f"{seconds:.2f} s"
+    assert view.locator("[role=treeitem]").count() < 100
+    host = view.locator(".scaw-tree-host")
+    host.evaluate("host => { host.scrollTop = host.scrollHeight; }")
+    expect(item(view, "type 3948")).to_be_in_viewport()
+    item(view, "type 3948").click()
+    host.evaluate("host => { host.scrollTop = 0; }")
+    expect(item(view, "type 0000")).to_be_in_viewport()
+    nb.press("ArrowUp")
+    expect(item(view, "type 3947")).to_be_focused()
+    expect(item(view, "type 3947")).to_be_in_viewport()
+    nb.press("F2")
+    nb.page.keyboard.type("renamed")
+    nb.press("Enter")
+    expect(item(view, "renamed, also called type 3947")).to_be_focused()
+    view.get_by_role("button", name="Dendrogram").click()
+    expect(item(view, "renamed")).to_be_in_viewport()
+    assert view.locator("[role=treeitem]").count() < 150
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_published_trees_are_drawn_and_saved_as_they_were(notebook, real_data, tmp_path):
+    files = {path.stem: path.read_text().strip() for path in sorted((real_data / "trees").glob("*.nwk"))}
+    assert len(files) == 5
+    nb = notebook([TREE, *(f"sca.widgets.TreeEditor(Hierarchy.from_newick({text!r}))" for text in files.values())])
+    nb.run_all()
+    for i, (name, text) in enumerate(files.items()):
+        nb.page.locator(EDITOR).nth(i).scroll_into_view_if_needed()
+        view = nb.widgets(EDITOR).nth(i)
+        view.get_by_role("button", name="Dendrogram").click()
+        expect(item(view, "root")).to_be_visible()
+        with nb.page.expect_download() as saved:
+            view.get_by_role("button", name="Save as Newick").click()
+        saved.value.save_as(tmp_path / name)
+        assert (tmp_path / name).read_text().strip() == text

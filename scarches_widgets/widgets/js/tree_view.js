@@ -150,7 +150,8 @@ export function treeView(model, store, signal, hooks) {
       hit ? `${hit.toLocaleString("en")} of them selected` : "", mark ?? "", node.id === lifted ? "cut" : ""];
     item.setAttribute("aria-label", words.filter(Boolean).join(", "));
     item.title = `${node.name}${others.length ? `\n= ${others.join(", ")}` : ""}`;
-    const counts = hit && hit < n ? `${hit.toLocaleString("en")} of ${n.toLocaleString("en")}` : n ? n.toLocaleString("en") : "";
+    const part = layout === "list" ? `${hit.toLocaleString("en")} of ${n.toLocaleString("en")}` : hit.toLocaleString("en");
+    const counts = hit && hit < n ? part : n ? n.toLocaleString("en") : "";
     const parts = [
       element("span", { class: "scaw-tree-twist", "aria-hidden": "true" }, hasChildren ? (isOpen ? "▾" : "▸") : ""),
       element("span", { class: "scaw-tree-name" }, node.name),

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import scarches_widgets as sca
 from scarches_widgets.models.scvi import SCVIModule
 from scarches_widgets.training.run import TrainingRun
-from scarches_widgets.widgets import EmbeddingView, GenePrograms, LossMonitor, MappingPanel, TrainingPanel
+from scarches_widgets.widgets import EmbeddingView, GenePrograms, LossMonitor, MappingPanel, TrainingPanel, TreeEditor
 
 adata = sca.datasets.atlas(n_obs=300, n_vars=60, seed=1)
 reference, query = adata[adata.obs["batch"] != "batch2"].copy(), adata[adata.obs["batch"] == "batch2"].copy()
@@ -76,14 +76,17 @@ monitors |= {"empty": LossMonitor(trainers["ready"]), "ready": LossMonitor(Train
 selected = EmbeddingView(reference, "truth", "cell_type"); selected.selection = range(50)
 wrong = EmbeddingView(reference, "truth", "library_size")
 wrong._obey(wrong, {"op": "color", "key": "a column that is not there"}, [])
+tree = sca.hierarchy.Hierarchy.from_obs(reference, ["type_level1", "cell_type"])
+trees = [TreeEditor(tree, reference, batch_key="batch"), TreeEditor(tree, readonly=True)]
 views = {"none": EmbeddingView(reference, "truth"), "selected": selected, "wrong": wrong}
-display(*monitors.values(), *trainers.values(), *mappers.values(), *explorers.values(), *views.values())
+display(*monitors.values(), *trainers.values(), *mappers.values(), *explorers.values(), *views.values(), *trees)
 """
 STATES = {
     ".scaw-loss-monitor": {"empty", "ready", "running", "paused", "stopped", "done", "failed"},
     ".scaw-training-panel": {"empty", "invalid", "ready", "running", "paused", "stopped", "done", "failed"},
     ".scaw-mapping-panel": {"invalid", "ready", "running", "paused", "stopped", "done", "failed"},
     ".scaw-gene-programs": {"empty", "ready", "running", "failed"},
+    ".scaw-tree-editor": {"ready", "readonly"},
 }
 EMBEDDING = ".scaw-embedding-view"
 

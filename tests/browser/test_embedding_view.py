@@ -232,6 +232,7 @@ def test_hostile_names_are_only_text(notebook):
     assert nb.page.evaluate("() => window.hacked") is None and view.locator("img").count() == 0
 
 
+@pytest.mark.slow
 def test_no_serious_accessibility_fault_in_either_theme(notebook):
     nb = notebook([ADATA, UMAP, PCA])
     nb.run_all()
@@ -247,6 +248,7 @@ def test_no_serious_accessibility_fault_in_either_theme(notebook):
     assert label == "UMAP of 400 cells, coloured by depth. 50 of 400 cells selected (12.5 %)."
 
 
+@pytest.mark.slow
 def test_in_a_narrow_panel_and_at_200_percent_nothing_is_cut_off(notebook):
     nb = notebook([ADATA, UMAP])
     nb.run_all()

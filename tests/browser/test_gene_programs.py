@@ -123,6 +123,7 @@ def test_open_a_program_lasso_two_groups_compare_rename_and_copy_code_that_makes
     assert [name.split("direction")[0] for name in listed] == in_python(nb, "view.table['term'].tolist()")
 
 
+@pytest.mark.slow
 def test_no_serious_fault_before_axe_and_nothing_is_cut_off_when_narrow(notebook):
     long = "REACTOME_IMMUNOREGULATORY_INTERACTIONS_BETWEEN_A_LYMPHOID_AND_A_NON_LYMPHOID_CELL"
     nb = notebook([TRAINED, SHOWN])

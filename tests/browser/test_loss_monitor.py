@@ -37,7 +37,7 @@ def click(notebook, name):
     notebook.widget(MONITOR).get_by_role("button", name=name, exact=True).click()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_a_run_is_watched_paused_resumed_and_complete_after_a_reload_and_a_lost_kernel(notebook, theme):
     nb = notebook([MODEL, SHOW, TRAIN, "monitor"], theme=theme)
     nb.run_all()

@@ -196,7 +196,7 @@ def test_the_table_is_the_same_however_the_cells_are_stored(fitted, atlas, tmp_p
 # --------------------------------------------------------------------------------------------------------------- truth
 
 
-@pytest.fixture(scope="module", params=["SCVI", "SCANVI"])
+@pytest.fixture(scope="module", params=["SCVI", pytest.param("SCANVI", marks=pytest.mark.slow)])
 def large(request):
     cells = sca.datasets.atlas(n_obs=1500, n_vars=200, n_batches=3, n_types=5, seed=0)
     keys = {"labels_key": "cell_type"} if request.param == "SCANVI" else {}

@@ -395,17 +395,17 @@ def test_runs_that_overlap_leave_the_number_of_cpu_threads_as_it_was():
 
 def interrupted_once(folder: str) -> None:
     """Runs in a process of its own: train in the foreground until the interrupt comes, then use the model."""
-    model = small_scvi()
+    model, before = small_scvi(), signal.getsignal(signal.SIGINT)
     model.train(max_epochs=100_000, batch_size=16, progress=False, checkpoint_dir=folder, checkpoint_every=0.01)
     assert (model.run.status, model.is_trained) == ("stopped", True)
     assert len(model.history) >= 1
     assert np.isfinite(model.get_latent_representation()).all()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def interrupted_twice(folder: str) -> None:
     """As above, but the step that the interrupts hit takes long."""
-    model = small_scvi()
+    model, before = small_scvi(), signal.getsignal(signal.SIGINT)
 
     def slow_second_epoch(module, inputs):
         if len(model.history) >= 1:
@@ -419,7 +419,7 @@ def interrupted_twice(folder: str) -> None:
         model.train(max_epochs=100_000, batch_size=16, progress=False)
     except KeyboardInterrupt:
         assert model.run.status == "stopped"
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is before
         raise SystemExit(130) from None
 
 

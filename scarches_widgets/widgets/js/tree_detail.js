@@ -53,6 +53,10 @@ export function treeDetail(model, store, signal, { ask, focusOn }) {
     const note = () => ask({ command: "add_alias", arguments: { node: node.id, alias: field.value.trim() } }, (wrong) => {
       problem.textContent = wrong;
       field.setAttribute("aria-invalid", String(Boolean(wrong)));
+      if (wrong) return;
+      field.value = "";
+      const noted = store.tree.nodes.get(node.id); // its news may have come before this answer
+      if (noted && shown === node.id) renew(noted, true);
     });
     const add = actionButton("Add synonym", note, signal);
     add.enable(enabled);
@@ -69,16 +73,18 @@ export function treeDetail(model, store, signal, { ask, focusOn }) {
       element("div", { class: "scaw-row" }, field, add.node), problem].filter(Boolean));
   }
 
+  /** Show a node anew, unless something is being typed here about it. */
+  function renew(node, isNews) {
+    const typing = node_.contains(document.activeElement) && document.activeElement.matches("input") && document.activeElement.value;
+    if (node.id === shown && (!isNews || typing)) return;
+    const focus = node_.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+    show(node);
+    if (focus) (node_.querySelector(`[aria-label="${CSS.escape(focus)}"]`) ?? node_.querySelector("input"))?.focus({ preventScroll: true });
+  }
+
   return {
     node: node_,
-    /** Show a node anew, unless something is being typed here about it. */
-    show(node, isNews) {
-      const typing = node_.contains(document.activeElement) && document.activeElement.matches("input") && document.activeElement.value;
-      if (node.id === shown && (!isNews || typing)) return;
-      const focus = node_.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
-      show(node);
-      if (focus) (node_.querySelector(`[aria-label="${CSS.escape(focus)}"]`) ?? node_.querySelector("input"))?.focus({ preventScroll: true });
-    },
+    show: renew,
     setEnabled(wanted) { enabled = wanted; shown = null; },
   };
 }

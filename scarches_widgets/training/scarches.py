@@ -26,7 +26,7 @@ class ScArchesPlan(TrainingPlan):
     weight_decay: NotNegative | None = None  # None: 1e-6 for auto, 0.04 as published
     early_stopping: bool | None = None  # None: no for auto, yes as published
     early_stopping_kwargs: EarlyStopping = EarlyStopping(patience=20, reduce_lr=True)
-    kl_warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # None: 90 % of the run, ≤ 60, or 0 as published
+    kl_warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # None: 90 % of the steps for auto, 0 as published
     kl_warmup_steps: Annotated[int, Field(ge=1)] | None = None  # in place of kl_warmup_epochs
 
     def __post_init__(self):

@@ -32,16 +32,10 @@ def test_published_epochs_shrink_with_the_number_of_cells_from_400_to_1(n_cells,
 
 @pytest.mark.parametrize(
     ("n_train", "batch_size", "expected"),
-    [(128 * 10, 128, 100), (128 * 20, 128, 50), (128 * 20, 256, 100), (128 * 10_000, 128, 8), (100, 128, 100)],
+    [(128 * 10, 128, 100), (128 * 20, 128, 50), (128 * 20, 256, 100), (128 * 10_000, 128, 8), (100, 128, 400)],
 )
-def test_automatic_epochs_give_about_1000_steps_but_at_least_8_and_at_most_100_epochs(n_train, batch_size, expected):
+def test_automatic_epochs_give_about_1000_steps_but_at_least_8_and_at_most_400_epochs(n_train, batch_size, expected):
     assert plan(batch_size=batch_size).resolved(n_train).max_epochs == expected
-
-
-@pytest.mark.parametrize(("n_train", "expected"), [(10_000, 0.01), (1280, 0.01), (1024, 0.0125), (100, 0.015)])
-def test_where_the_epochs_yield_fewer_steps_these_are_longer(n_train, expected):
-    assert plan().resolved(n_train).lr == expected
-    assert plan().resolved(n_train, of_query=True).lr == 0.01
 
 
 @pytest.mark.parametrize("schedule", ["auto", "published"])
@@ -98,11 +92,6 @@ def test_the_automatic_kl_warm_up_takes_90_percent_of_the_steps():
     assert weights[45] == pytest.approx(0.5)
     assert (np.diff(weights[:91]) > 0).all()
     assert set(weights[90:]) == {1.0}
-
-
-def test_the_automatic_kl_warm_up_takes_60_epochs_at_most():
-    weights = [plan(max_epochs=100).kl_weight_at(step, steps_per_epoch=7) for step in range(700)]
-    assert weights[419] < 1 and set(weights[420:]) == {1.0}
 
 
 def test_the_published_kl_warm_up_takes_400_epochs_and_the_first_epoch_has_none():

@@ -204,7 +204,7 @@ def other_cells(atlas):
 @pytest.mark.parametrize(
     ("what", "cells", "config", "options"),
     [
-        (r"plan.lr is 0\.015, this run's is 0\.5", None, {}, {"lr": 0.5}),
+        (r"plan.lr is 0\.01, this run's is 0\.5", None, {}, {"lr": 0.5}),
         (r"plan.max_epochs is 2, this run's is 3", None, {}, {"max_epochs": 3}),
         (r"plan.seed is 0, this run's is 1", None, {}, {"seed": 1}),
         (r"plan.early_stopping_kwargs.patience is 45, this run's is 7", None, {}, {"patience": 7}),

@@ -4,7 +4,7 @@ import {
 } from "./js/common.js";
 import { treeDetail } from "./js/tree_detail.js";
 import { treeForms } from "./js/tree_forms.js";
-import { found, stepAmongSiblings, toJson, toNewick, toSvg } from "./js/tree_model.js";
+import { found, stepAmongSiblings, toJson, toNewick, toSvg, uppermost } from "./js/tree_model.js";
 import { comparePanel, historyPanel, problemsPanel, proposalsPanel } from "./js/tree_panels.js";
 import { storeOf } from "./js/tree_store.js";
 import { treeView } from "./js/tree_view.js";
@@ -23,21 +23,24 @@ function actionsOf({ view, forms, store, edit, rename, announce }) {
     const [node] = view.targets();
     const position = stepAmongSiblings(node, by);
     if (position === null) return announce(`${node.name} is ${by < 0 ? "the first" : "the last"} of its siblings`, true);
-    edit({ command: "move", arguments: { node: node.id, parent: node.parent.id, position } }, node.id, node.id);
+    edit({ command: "move", arguments: { nodes: [node.id], parent: node.parent.id, position } }, node.id, node.id);
   };
   const isOne = (nodes) => nodes.length === 1;
-  const isUnder = (nodes) => isOne(nodes) && nodes[0].parent !== null;
+  const areUnder = (nodes) => nodes.every(({ parent }) => parent);
+  const isUnder = (nodes) => isOne(nodes) && areUnder(nodes);
+  const remove = (nodes) => {
+    const chosen = new Set(nodes);
+    if (nodes.some(({ children }) => children.some((child) => !chosen.has(child)))) return forms.remove(nodes);
+    edit({ command: "remove", arguments: { nodes: nodes.map(({ id }) => id) } }, nodes[0].id);
+  };
   return [
     { name: "rename", label: "Rename", fits: isOne, act: ([node]) => rename(node) },
     { name: "child", label: "Add child", fits: isOne, act: ([node]) => forms.add(node, false) },
     { name: "sibling", label: "Add sibling", fits: isUnder, act: ([node]) => forms.add(node, true) },
-    {
-      name: "remove", label: "Delete", fits: isUnder,
-      act: ([node]) => (node.children.length ? forms.remove(node) : edit({ command: "remove", arguments: { node: node.id } }, node.id)),
-    },
-    { name: "move", label: "Move…", fits: isUnder, act: ([node]) => forms.move(node) },
+    { name: "remove", label: "Delete", fits: areUnder, act: remove },
+    { name: "move", label: "Move…", fits: areUnder, act: (nodes) => forms.move(uppermost(nodes)) },
     { name: "merge", label: "Merge…", fits: () => store.tree.nodes.size > 1, act: (nodes) => forms.merge(nodes) },
-    { name: "group", label: "Group…", fits: (nodes) => nodes.every(({ parent }) => parent), act: (nodes) => forms.group(nodes) },
+    { name: "group", label: "Group…", fits: areUnder, act: (nodes) => forms.group(nodes) },
     { name: "split", label: "Split…", fits: isOne, act: ([node]) => forms.split(node) },
     { name: "up", label: "↑", title: "Up among its siblings", fits: isUnder, act: () => reorder(-1) },
     { name: "down", label: "↓", title: "Down among its siblings", fits: isUnder, act: () => reorder(1) },
@@ -94,11 +97,13 @@ function atTheNode({ view, edit, signal }) {
 
 /** What was done, for a screen reader. */
 function outcome(tree, { command, arguments: given }, made) {
-  const node = tree.nodes.get(made[0] ?? given.node);
-  if (!node) return command === "remove" ? "Deleted" : "Done";
+  const more = ["move", "remove"].includes(command) && given.nodes.length > 1 ? ` and ${given.nodes.length - 1} more` : "";
+  if (command === "remove") return more ? `Deleted ${given.nodes.length} nodes` : "Deleted";
+  const node = tree.nodes.get(made[0] ?? given.node ?? given.nodes[0]);
+  if (!node) return "Done";
   const place = node.parent ? `, ${node.parent.children.indexOf(node) + 1} of ${node.parent.children.length} below ${node.parent.name}` : "";
   const words = { rename: "Renamed to ", add: "Added ", move: "Moved ", merge: "Merged into ", group: "Grouped as ", split: "Split off ", reorder: "Sorted the children of " };
-  return `${words[command] ?? ""}${node.name}${words[command] && command !== "reorder" ? place : ": synonyms changed"}`;
+  return `${words[command] ?? ""}${node.name}${more}${words[command] && command !== "reorder" ? place : ": synonyms changed"}`;
 }
 
 function render({ model, el }) {
@@ -134,7 +139,8 @@ function render({ model, el }) {
       done(wrong);
       if (wrong) return;
       announce(outcome(store.tree, content, made), true);
-      view.focusOn(made[0] ?? (store.tree.nodes.has(content.arguments.node) ? content.arguments.node : view.here().id));
+      const { node, nodes = [node] } = content.arguments;
+      view.focusOn(made[0] ?? (store.tree.nodes.has(nodes[0]) ? nodes[0] : view.here().id));
     });
   }
 

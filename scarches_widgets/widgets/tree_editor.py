@@ -30,8 +30,8 @@ ANY_BATCH = None
 EDITS = {
     "rename": {"node": "node", "name": "text"},
     "add": {"name": "text", "parent": "node", "position": "place"},
-    "remove": {"node": "node", "keep_children": "flag"},
-    "move": {"node": "node", "parent": "node", "position": "place"},
+    "remove": {"nodes": "one or more", "keep_children": "flag"},
+    "move": {"nodes": "one or more", "parent": "node", "position": "place"},
     "group": {"nodes": "nodes", "name": "text"},
     "merge": {"nodes": "nodes", "name": "text"},
     "split": {"node": "node", "names": "texts", "below": "flag"},
@@ -394,8 +394,9 @@ class TreeEditor(View):
                 return _text(value)
             case "node", _:
                 return self._node(value)
-            case "nodes", list():
-                return [self._argument("node", one) for one in value[: len(self.hierarchy)]]
+            case "nodes" | "one or more", list():
+                nodes = [self._argument("node", one) for one in value[: len(self.hierarchy)]]
+                return nodes[0] if kind == "one or more" and len(nodes) == 1 else nodes
             case "text", str():
                 return _text(value)
             case "texts", list():
@@ -535,9 +536,9 @@ def in_words(edit: Edit) -> str:
         case "add":
             return f"Added {get('name')} below {get('parent', 'the root')}"
         case "remove":
-            return f"Removed {get('node')}{'' if edit.arguments.get('keep_children', True) else ' and all below it'}"
+            return f"Removed {get('nodes')}{'' if edit.arguments.get('keep_children', True) else ' and all below it'}"
         case "move":
-            return f"Moved {get('node')} below {get('parent')}"
+            return f"Moved {get('nodes')} below {get('parent')}"
         case "group":
             return f"Grouped {get('nodes')} as {get('name')}"
         case "merge":

@@ -84,7 +84,7 @@ def test_every_edit_of_a_page_is_one_of_the_tree_and_undo_leads_back_to_the_star
     assert tree["B cell"].name == "B lymphocyte", "the old name is a synonym"
     (new,) = done(editor, "add", name="NK", parent=id["root"], position=0)
     assert tree.node(new).position == 0
-    done(editor, "move", node=id["CD8 T"], parent="root")
+    done(editor, "move", nodes=[id["CD8 T"]], parent="root")
     (group,) = done(editor, "group", nodes=[id["T cell"], new], name="Lymphoid")
     assert [node.name for node in tree.node(group).children] == ["T cell", "NK"]
     done(editor, "merge", nodes=[id["Classical"], "Nonclassical"], name="Both")
@@ -93,9 +93,9 @@ def test_every_edit_of_a_page_is_one_of_the_tree_and_undo_leads_back_to_the_star
     done(editor, "add_alias", node=new, alias="natural killer")
     done(editor, "drop_alias", node=new, alias="natural killer")
     done(editor, "reorder", node=id["root"])
-    done(editor, "remove", node=id["T cell"], keep_children=True)
+    done(editor, "remove", nodes=[id["T cell"]], keep_children=True)
     assert tree["CD4 T"].parent is tree["Lymphoid"]
-    done(editor, "remove", node=group, keep_children=False)
+    done(editor, "remove", nodes=[group], keep_children=False)
     assert "NK" not in tree
     assert editor.edits["n_done"] == 11 == len(tree.history)
     click(editor, "travel", by=-3)
@@ -107,6 +107,22 @@ def test_every_edit_of_a_page_is_one_of_the_tree_and_undo_leads_back_to_the_star
     assert editor.edits["n_done"] == 11
 
 
+def test_several_nodes_are_moved_or_removed_as_one_edit(editor, tree):
+    done(editor, "move", nodes=ids(tree, "T cell", "CD8 T", "Classical"), parent=tree["B cell"].id, position=0)
+    assert [node.name for node in tree["B cell"].children] == ["T cell", "Classical"]
+    done(editor, "remove", nodes=ids(tree, "T cell", "Monocyte"), keep_children=True)
+    assert editor.edits["done"] == [
+        "Moved 'T cell', 'CD8 T', 'Classical' below 'B cell'",
+        "Removed 'T cell', 'Monocyte'",
+    ]
+    assert tree["CD8 T"].parent is tree["B cell"] and tree["Nonclassical"].parent.is_root
+    again = Hierarchy.from_newick(NEWICK)
+    exec(editor.code(), {"tree": again})
+    assert again.to_newick() == tree.to_newick()
+    click(editor, "travel", by=-2)
+    assert tree.to_newick() == NEWICK
+
+
 def test_the_code_makes_the_same_tree(editor, tree):
     start = tree.copy()
     done(editor, "rename", node=tree["B cell"].id, name=HOSTILE[1])
@@ -115,7 +131,7 @@ def test_the_code_makes_the_same_tree(editor, tree):
             done(editor, "add", name=name, parent=tree["T cell"].id)
     done(editor, "merge", nodes=ids(tree, "CD4 T", "CD8 T"), name=None)
     tree.add_alias("CD4 T", Alias("Th", "donor 2", "perfect", 0.9, 0.8))
-    done(editor, "remove", node=tree["Monocyte"].id, keep_children=False)
+    done(editor, "remove", nodes=[tree["Monocyte"].id], keep_children=False)
     wait_until(lambda: editor.script == editor.code())
     names = {"tree": start}
     exec(editor.code(), names)
@@ -140,12 +156,12 @@ def test_an_edit_that_the_tree_refuses_is_told_to_the_page_and_nothing_is_half_d
     for command, arguments, says in (
         ("rename", {"node": tree["B cell"].id, "name": "CD4 T"}, "'CD4 T' is in the tree already"),
         ("rename", {"node": tree["B cell"].id, "name": "  "}, "not blank"),
-        ("move", {"node": tree["T cell"].id, "parent": tree["CD4 T"].id}, "cannot be moved below itself"),
-        ("move", {"node": tree["T cell"].id, "parent": "B cel"}, "Did you mean 'B cell'"),
+        ("move", {"nodes": [tree["T cell"].id], "parent": tree["CD4 T"].id}, "cannot be moved below itself"),
+        ("move", {"nodes": [tree["T cell"].id], "parent": "B cel"}, "Did you mean 'B cell'"),
         ("merge", {"nodes": ids(tree, "B cell")}, "two nodes or more"),
         ("group", {"nodes": ids(tree, "T cell", "CD4 T"), "name": "x"}, "Leave it out"),
-        ("remove", {"node": tree.root.id}, "is the root"),
-        ("remove", {"node": 999}, "not in the tree any more"),
+        ("remove", {"nodes": [tree.root.id]}, "is the root"),
+        ("remove", {"nodes": [999]}, "not in the tree any more"),
         ("split", {"node": tree["B cell"].id, "names": ["fresh", "CD4 T"]}, "in the tree already"),
         ("add", {"name": "x" * 501, "parent": tree.root.id}, "at most 500"),
     ):
@@ -156,14 +172,14 @@ def test_an_edit_that_the_tree_refuses_is_told_to_the_page_and_nothing_is_half_d
 
 def test_a_read_only_editor_refuses_every_edit_and_still_selects(tree, cells):
     editor = TreeEditor(tree, cells, "label", readonly=True)
-    assert "read-only" in ask(editor, "remove", node=tree["B cell"].id)["problem"]
+    assert "read-only" in ask(editor, "remove", nodes=[tree["B cell"].id])["problem"]
     tree.add("NK")
     click(editor, "travel", by=-1)
     assert "NK" in tree
     editor.set_state({"readonly": False, "nodes": ids(tree, "B cell")})
     assert editor.readonly and len(editor.selection) == 48
     editor.readonly = False
-    done(editor, "remove", node=tree["B cell"].id)
+    done(editor, "remove", nodes=[tree["B cell"].id])
 
 
 FORGED = [
@@ -174,7 +190,7 @@ FORGED = [
     {"op": "edit", "command": "rename", "arguments": {"node": 1, "name": 3}},
     {"op": "edit", "command": "rename", "arguments": {"node": 1}},
     {"op": "edit", "command": "rename", "arguments": {"self": 1, "node": 1, "name": "x"}},
-    {"op": "edit", "command": "remove", "arguments": {"node": 1, "keep_children": "no"}},
+    {"op": "edit", "command": "remove", "arguments": {"nodes": [1], "keep_children": "no"}},
     {"op": "edit", "command": "group", "arguments": {"nodes": [[1]], "name": "x"}},
     {"op": "edit", "command": "split", "arguments": {"node": 1, "names": [1]}},
     {"op": "edit"},
@@ -303,7 +319,7 @@ def test_linked_views_share_the_selection(tree, cells):
 
 def test_a_selected_node_that_is_deleted_is_selected_no_more(editor, tree):
     editor.nodes = ids(tree, "B cell", "CD4 T")
-    done(editor, "remove", node=tree["B cell"].id)
+    done(editor, "remove", nodes=[tree["B cell"].id])
     assert editor.nodes == ids(tree, "CD4 T")
 
 
@@ -416,7 +432,7 @@ def test_what_learn_tree_proposes_can_be_accepted(cells):
 
 def test_a_tree_is_compared_with_its_start_and_with_another(editor, tree):
     assert editor.difference["rows"] == []
-    done(editor, "move", node=tree["B cell"].id, parent=tree["T cell"].id)
+    done(editor, "move", nodes=[tree["B cell"].id], parent=tree["T cell"].id)
     editor.set_state({"comparing": "start"})
     assert [(row["node"], row["change"]) for row in editor.difference["rows"]] == [("B cell", "moved")]
     click(editor, "compare", newick="('B cell',NK)root;")

@@ -4,7 +4,7 @@ import test from "node:test";
 
 import {
   branches, dendrogramPlaces, dropPlace, found, isBelow, listPlaces, percent, stepAmongSiblings, synonyms, toJson, toNewick, toSvg, Tree, treeKey,
-  typedRow, visible,
+  typedRow, uppermost, visible,
 } from "../../scarches_widgets/widgets/js/tree_model.js";
 
 const alias = (name, dataset = null) => ({ name, dataset, match: null, share_of_label: null, share_of_node: null });
@@ -80,10 +80,12 @@ test("a search looks at names and synonyms", () => {
 test("a node is dropped before, into or after another, counted without itself", () => {
   const { nodes } = small();
   const [T, CD4, CD8, B] = [1, 2, 3, 4].map((id) => nodes.get(id));
-  assert.deepEqual(dropPlace(B, CD8, 0.1), { parent: T, position: 1, where: "before" });
-  assert.deepEqual(dropPlace(CD4, CD8, 0.9), { parent: T, position: 1, where: "after" });
-  assert.deepEqual(dropPlace(B, CD8, 0.5), { parent: CD8, position: null, where: "into" });
-  assert.equal(dropPlace(B, T.parent, 0.1).where, "into", "nothing stands beside the root");
+  assert.deepEqual(dropPlace([B], CD8, 0.1), { parent: T, position: 1, where: "before" });
+  assert.deepEqual(dropPlace([CD4], CD8, 0.9), { parent: T, position: 1, where: "after" });
+  assert.deepEqual(dropPlace([B, CD4], CD8, 0.1), { parent: T, position: 0, where: "before" });
+  assert.deepEqual(dropPlace([B], CD8, 0.5), { parent: CD8, position: null, where: "into" });
+  assert.deepEqual(uppermost([T, CD8, B]), [T, B]);
+  assert.equal(dropPlace([B], T.parent, 0.1).where, "into", "nothing stands beside the root");
   assert.deepEqual([isBelow(CD4, T), isBelow(T, CD4), isBelow(T, T)], [true, false, false]);
   assert.deepEqual([stepAmongSiblings(CD4, 1), stepAmongSiblings(CD4, -1), stepAmongSiblings(CD8, 1), stepAmongSiblings(T.parent, 1)], [1, null, null, null]);
 });

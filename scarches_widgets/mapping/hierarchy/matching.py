@@ -250,7 +250,7 @@ class LabelMatcher:
             return False
         adds = [self._add(other, top, matched if other == label else [node], "split") for other in labels]
         above = adds[labels.index(label)][1]["name"]
-        moves = [("move", {"node": branch.name, "parent": above}) for branch in branches]
+        moves = [("move", {"nodes": branch.name, "parent": above}) for branch in branches]
         self._accept("complex", labels, matched, [*adds, *moves])
         return True
 

@@ -349,26 +349,39 @@ class Hierarchy:
         return node
 
     @command
-    def remove(self, node: str | Node, keep_children: bool = True):
-        """Remove a node; its children take its place, or go too. Its labels are then not in the tree."""
-        node = self._not_root(self._node(node), "removed")
-        if keep_children:
-            for position, child in enumerate(list(node.children), node.position):
-                self._place(child, node.parent, position)
-        for below in reversed(list(node.walk())):
-            self._perform(("delete", below.id))
+    def remove(self, nodes: str | Node | Iterable[str | Node], keep_children: bool = True):
+        """Remove one or several nodes; their children take their place, or go too. Their labels are then not in the
+        tree."""
+        for node in self._several(nodes, "removed"):
+            if node not in self:  # it went with one above it
+                continue
+            if keep_children:
+                for position, child in enumerate(list(node.children), node.position):
+                    self._place(child, node.parent, position)
+            for below in reversed(list(node.walk())):
+                self._perform(("delete", below.id))
 
     @command
-    def move(self, node: str | Node, parent: str | Node, position: int | None = None):
-        """Put a node, with all below it, under another parent, last or at a position from 0."""
-        node, parent = self._not_root(self._node(node), "moved"), self._node(parent)
-        if parent is node or parent.is_below(node):
-            path = " → ".join(shown(step.name) for step in parent.path()[node.depth :])
-            raise DataError(
-                f"'{shown(node.name)}' cannot be moved below itself ({path}). Move '{shown(parent.name)}' out of it "
-                "first."
-            )
-        self._place(node, parent, position)
+    def move(self, nodes: str | Node | Iterable[str | Node], parent: str | Node, position: int | None = None):
+        """Put one or several nodes, with all below them, under another parent, last or from a position on.
+
+        The position counts from 0 among the parent's other children. A node below another of them goes along with it.
+        """
+        nodes, parent = self._several(nodes, "moved"), self._node(parent)
+        for node in nodes:
+            if parent is node or parent.is_below(node):
+                path = " → ".join(shown(step.name) for step in parent.path()[node.depth :])
+                raise DataError(
+                    f"'{shown(node.name)}' cannot be moved below itself ({path}). Move '{shown(parent.name)}' out of "
+                    "it first."
+                )
+        stay = [child for child in parent.children if child not in nodes]
+        after = None if position is None else next(iter(stay[max(0, position) :]), None)
+        for node in nodes:
+            if any(node.is_below(other) for other in nodes):
+                continue
+            others = [child for child in parent.children if child is not node]
+            self._place(node, parent, None if after is None else others.index(after))
 
     @command
     def group(self, nodes: Iterable[str | Node], name: str) -> Node:
@@ -602,6 +615,14 @@ class Hierarchy:
         if node.is_root:
             raise DataError(f"'{shown(node.name)}' is the root, which cannot be {done}.")
         return node
+
+    def _several(self, nodes: str | Node | Iterable[str | Node], done: str) -> list[Node]:
+        """One node or several, each once, without the root."""
+        nodes = [nodes] if isinstance(nodes, str | Node) else nodes
+        found = list(dict.fromkeys(self._not_root(self._node(node), done) for node in nodes))
+        if not found:
+            raise DataError(f"No node was named, so none can be {done}.")
+        return found
 
     def _apart(self, nodes: Iterable[str | Node]) -> list[Node]:
         """The nodes, none of which is below another, nor the root."""

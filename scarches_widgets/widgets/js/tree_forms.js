@@ -2,7 +2,10 @@
 import { button, element, listen } from "./common.js";
 import { cut, synonyms } from "./tree_model.js";
 
-const named = (nodes) => nodes.map(({ name }) => `“${cut(name, 40)}”`).join(", ");
+const MOST_NAMED = 6;
+
+const named = (nodes) => nodes.slice(0, MOST_NAMED).map(({ name }) => `“${cut(name, 40)}”`).join(", ")
+  + (nodes.length > MOST_NAMED ? ` and ${(nodes.length - MOST_NAMED).toLocaleString("en")} more` : "");
 
 /**
  * @param ask sends `{command, arguments}` and calls back with what is wrong, or ""
@@ -104,17 +107,19 @@ export function treeForms(store, signal, { ask, back }) {
       show(`Which node is called ${named([{ name: label }])}?`, [node], "Note it",
         () => ({ command: "add_alias", arguments: { node: node.read(), alias: label } }));
     },
-    remove(node) {
-      const n = store.tree.order(node).length - 1;
-      const kept = choice("Children", [["keep", `Keep its children: they go below ${named([node.parent])}`],
-        ["drop", `Delete all ${n.toLocaleString("en")} below it too`]]);
-      show(`Delete ${named([node])}`, [kept], "Delete",
-        () => ({ command: "remove", arguments: { node: node.id, keep_children: kept.read() === "keep" } }));
+    remove(nodes) {
+      const n = new Set(nodes.flatMap((node) => store.tree.order(node))).size - nodes.length;
+      const [one] = nodes;
+      const keep = nodes.length === 1 ? `Keep its children: they go below ${named([one.parent])}` : "Keep their children: they take their place";
+      const kept = choice("Children", [["keep", keep], ["drop", `Delete all ${n.toLocaleString("en")} below ${nodes.length === 1 ? "it" : "them"} too`]]);
+      show(`Delete ${named(nodes)}`, [kept], "Delete",
+        () => ({ command: "remove", arguments: { nodes: nodes.map(({ id }) => id), keep_children: kept.read() === "keep" } }));
     },
-    move(node) {
+    move(nodes) {
       const parent = textField("Below", "", true);
-      show(`Move ${named([node])}${node.children.length ? " and all below it" : ""}`, [parent], "Move",
-        () => ({ command: "move", arguments: { node: node.id, parent: parent.read() } }));
+      const below = nodes.some(({ children }) => children.length) ? ` and all below ${nodes.length === 1 ? "it" : "them"}` : "";
+      show(`Move ${named(nodes)}${below}`, [parent], "Move",
+        () => ({ command: "move", arguments: { nodes: nodes.map(({ id }) => id), parent: parent.read() } }));
     },
     merge(nodes) {
       const other = nodes.length < 2 ? textField("Merge with", "", true) : null;

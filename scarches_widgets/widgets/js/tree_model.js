@@ -88,6 +88,12 @@ export const pathOf = (node) => (node.parent ? [...pathOf(node.parent), node] : 
 
 export const isBelow = (node, other) => pathOf(node).slice(0, -1).includes(other);
 
+/** The nodes without those that go along with another of them. */
+export function uppermost(nodes) {
+  const all = new Set(nodes);
+  return nodes.filter((node) => !pathOf(node).slice(0, -1).some((one) => all.has(one)));
+}
+
 /** What data sets call a node besides its name, each once. */
 export const synonyms = (node) => [...new Set(node.aliases.map(({ name }) => name))].filter((name) => name !== node.name);
 
@@ -196,10 +202,10 @@ export function found(tree, text) {
   return tree.order().filter((node) => has(node.name) || node.aliases.some(({ name }) => has(name))).map(({ id }) => id);
 }
 
-/** Where a node goes that is dropped on the upper edge, the middle or the lower edge of another. */
-export function dropPlace(node, target, share) {
+/** Where nodes go that are dropped on the upper edge, the middle or the lower edge of another. */
+export function dropPlace(nodes, target, share) {
   if (!target.parent || (share > 0.28 && share < 0.72)) return { parent: target, position: null, where: "into" };
-  const siblings = target.parent.children.filter((one) => one !== node);
+  const siblings = target.parent.children.filter((one) => !nodes.includes(one));
   const after = share >= 0.72;
   return { parent: target.parent, position: siblings.indexOf(target) + after, where: after ? "after" : "before" };
 }

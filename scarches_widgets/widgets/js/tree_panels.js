@@ -43,7 +43,7 @@ export function problemsPanel(model, store, signal, { edit, forms, focusOn }) {
     const buttons = [];
     if (known.length) buttons.push(act("Show", () => focusOn(known[0].id)));
     if (kind === "near-duplicate" || kind === "single-child") buttons.push(act("Merge…", () => forms.merge(store.tree.sorted(nodes))));
-    if (kind === "empty-leaf" && known[0]?.parent) buttons.push(act("Delete", () => edit({ command: "remove", arguments: { node: nodes[0] } })));
+    if (kind === "empty-leaf" && known[0]?.parent) buttons.push(act("Delete", () => edit({ command: "remove", arguments: { nodes: [nodes[0]] } })));
     if (label !== null) buttons.push(act("Add a node…", () => forms.addLabel(label)), act("It is a synonym…", () => forms.addAlias(label)));
     const aside = act("Set aside", () => model.send({ op: "keep", problem: message }));
     return element("li", {}, element("span", {}, element("strong", {}, `${PROBLEMS[kind] ?? kind}: `), message), element("span", { class: "scaw-row" }, ...buttons, aside));

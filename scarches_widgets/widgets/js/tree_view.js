@@ -4,7 +4,7 @@
  */
 import { element, follow, listen } from "./common.js";
 import {
-  branches, dendrogramPlaces, dropPlace, isBelow, listPlaces, pathOf, ROW, synonyms, total, treeKey, typedRow, visible,
+  branches, dendrogramPlaces, dropPlace, isBelow, listPlaces, pathOf, ROW, synonyms, total, treeKey, typedRow, uppermost, visible,
 } from "./tree_model.js";
 
 const MARGIN = 300; // pixels above and below the window that are drawn too
@@ -41,7 +41,7 @@ export function treeView(model, store, signal, hooks) {
   let at = new Map(); // id -> row
   let current = store.tree.root.id;
   let anchor = current;
-  let lifted = null; // the node that Ctrl+X took
+  let lifted = []; // ids of the nodes that Ctrl+X took
   let matches = new Set();
   let marks = new Map(); // id -> what changed, in words
   let enabled = true;
@@ -60,6 +60,9 @@ export function treeView(model, store, signal, hooks) {
     return chosen.has(current) ? tree().sorted(chosen) : [here()];
   }
 
+  /** Ids of the nodes that are moved if these are; none, if the root is among them. */
+  const movable = (nodes) => (nodes.every(({ parent }) => parent) ? uppermost(nodes).map(({ id }) => id) : []);
+
   function select(ids) {
     model.set("nodes", ids);
     if (enabled) model.save_changes();
@@ -73,7 +76,7 @@ export function treeView(model, store, signal, hooks) {
       current = near?.node.id ?? tree().root.id;
     }
     if (!nodeOf(anchor)) anchor = current;
-    if (lifted !== null && !nodeOf(lifted)) lifted = null;
+    lifted = lifted.filter(nodeOf);
     rows = visible(tree(), closed);
     at = new Map(rows.map((row) => [row.node.id, row]));
     const { width, height, step } = layout === "list" ? listPlaces(rows) : dendrogramPlaces(rows, host.clientWidth);
@@ -142,12 +145,12 @@ export function treeView(model, store, signal, hooks) {
     }
     if (hasChildren) item.setAttribute("aria-expanded", String(isOpen));
     else item.removeAttribute("aria-expanded");
-    item.toggleAttribute("data-lifted", node.id === lifted);
+    item.toggleAttribute("data-lifted", lifted.includes(node.id));
     item.toggleAttribute("data-match", matches.has(node.id));
     item.toggleAttribute("data-hit", hit > 0 && !chosen.has(node.id));
     item.toggleAttribute("data-fork", hasChildren && isOpen);
     const words = [node.name, n ? `${n.toLocaleString("en")} cells` : "", others.length ? `also called ${others.join(", ")}` : "",
-      hit ? `${hit.toLocaleString("en")} of them selected` : "", mark ?? "", node.id === lifted ? "cut" : ""];
+      hit ? `${hit.toLocaleString("en")} of them selected` : "", mark ?? "", lifted.includes(node.id) ? "cut" : ""];
     item.setAttribute("aria-label", words.filter(Boolean).join(", "));
     item.title = `${node.name}${others.length ? `\n= ${others.join(", ")}` : ""}`;
     const part = layout === "list" ? `${hit.toLocaleString("en")} of ${n.toLocaleString("en")}` : hit.toLocaleString("en");
@@ -231,8 +234,8 @@ export function treeView(model, store, signal, hooks) {
         return true;
       case " ": toggle(current); return true;
       case "Escape":
-        if (lifted !== null) {
-          lifted = null;
+        if (lifted.length) {
+          lifted = [];
           paint();
           hooks.announce("Nothing is cut any more");
         } else if (model.get("nodes").length) select([]);
@@ -243,17 +246,18 @@ export function treeView(model, store, signal, hooks) {
   }
 
   function lift() {
-    if (here().parent === null || !editable()) return hooks.announce("This node cannot be moved");
-    lifted = current;
+    lifted = editable() ? movable(targets()) : [];
     paint();
-    hooks.announce(`${here().name} is cut. Go to its new parent and press Control V; Escape lets go`);
+    const [id, ...more] = lifted;
+    if (id === undefined) return hooks.announce("This cannot be moved");
+    hooks.announce(`${more.length ? `${lifted.length} nodes are` : `${nodeOf(id).name} is`} cut. Go to the new parent and press Control V; Escape lets go`);
   }
 
   function drop() {
-    if (lifted === null) return hooks.announce("Nothing is cut. Press Control X on a node first");
-    const id = lifted;
-    lifted = null;
-    hooks.act("move", { node: id, parent: current }, current, id);
+    if (!lifted.length) return hooks.announce("Nothing is cut. Press Control X on a node first");
+    const nodes = lifted;
+    lifted = [];
+    hooks.act("move", { nodes, parent: current }, current, nodes[0]);
   }
 
   function type(letter) {
@@ -314,43 +318,45 @@ export function treeView(model, store, signal, hooks) {
     }
   }, signal);
 
-  let dragged = null;
+  let dragged = []; // ids
   const unmark = () => list.querySelectorAll("[data-drop]").forEach((one) => { delete one.dataset.drop; });
   function over(event) {
     const item = event.target.closest?.("[role=treeitem]");
-    if (dragged === null || !item) return null;
+    if (!dragged.length || !item) return null;
     const box = item.getBoundingClientRect();
     const target = nodeOf(Number(item.dataset.id));
-    return { item, target, ...dropPlace(nodeOf(dragged), target, (event.clientY - box.top) / box.height) };
+    if (dragged.includes(target.id)) return null;
+    return { item, target, ...dropPlace(dragged.map(nodeOf), target, (event.clientY - box.top) / box.height) };
   }
   listen(list, "dragstart", (event) => {
     const id = idOf(event);
-    if (id === null || !editable()) return event.preventDefault();
-    dragged = id;
+    const chosen = selected();
+    dragged = id === null || !editable() ? [] : movable(chosen.has(id) ? tree().sorted(chosen) : [nodeOf(id)]);
+    if (!dragged.length) return event.preventDefault();
     event.dataTransfer.effectAllowed = "move";
-    event.dataTransfer.setData("text/plain", nodeOf(id).name);
+    event.dataTransfer.setData("text/plain", dragged.map((one) => nodeOf(one).name).join("\n"));
     event.stopPropagation();
   }, signal);
   listen(list, "dragover", (event) => {
     const place_ = over(event);
     unmark();
-    if (!place_ || place_.target.id === dragged) return;
+    if (!place_) return;
     event.preventDefault();
     event.stopPropagation();
-    place_.item.dataset.drop = isBelow(place_.target, nodeOf(dragged)) ? "no" : place_.where;
+    place_.item.dataset.drop = dragged.some((id) => isBelow(place_.target, nodeOf(id))) ? "no" : place_.where;
   }, signal);
   listen(list, "dragleave", unmark, signal);
   listen(list, "drop", (event) => {
     const place_ = over(event);
     unmark();
-    if (!place_ || place_.target.id === dragged) return;
+    if (!place_) return;
     event.preventDefault();
     event.stopPropagation();
-    const [id, { parent, position, target }] = [dragged, place_];
-    dragged = null;
-    hooks.act("move", { node: id, parent: parent.id, position }, target.id, id);
+    const [nodes, { parent, position, target }] = [dragged, place_];
+    dragged = [];
+    hooks.act("move", { nodes, parent: parent.id, position }, target.id, nodes[0]);
   }, signal);
-  listen(list, "dragend", () => { dragged = null; unmark(); }, signal);
+  listen(list, "dragend", () => { dragged = []; unmark(); }, signal);
 
   // A field or a message in place of a node's line
 

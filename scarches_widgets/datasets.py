@@ -8,6 +8,13 @@
 
 where coordinate c of X_truth is 1 for the lineage, the family and the type of the cell, or the activity of a program.
 
+`cite_seq` is an atlas whose cells have counts of surface proteins besides, each from a background (antibody that floats
+about or sticks) or, where the protein is expressed, a foreground above it; of cell i and protein p:
+
+    background_ip = exp(log_background_(p, batch of i) + Normal(0, 0.4)) · protein_depth_i
+    expected_ip = background_ip · (fold_p if foreground_ip else 1)
+    counts_ip ~ NegativeBinomial(expected_ip, inverse_dispersion_p)
+
 One seed fixes all; the process's global random state is neither read nor moved.
 """
 
@@ -150,6 +157,79 @@ def atlas(
     return AnnData(counts, obs=obs, var=var, obsm={"X_truth": state.astype(np.float32)}, uns={"truth": truth})
 
 
+def cite_seq(
+    n_obs: int = 2000,
+    n_vars: int = 500,
+    n_proteins: int = 20,
+    n_batches: int = 2,
+    n_types: int = 8,
+    seed: int = 0,
+    *,
+    n_programs: int = 4,
+    batch_strength: float = 1.0,
+    type_strength: float = 1.0,
+    mean_counts: float = 1500.0,
+) -> AnnData:
+    """An `atlas` whose cells have counts of surface proteins besides RNA, each from a background or a foreground.
+
+    A protein marks one node of the tree of types: 95 % of the cells below it express the protein, and 2 % of the
+    others. The last two proteins are isotype controls, which no cell expresses.
+
+    Parameters
+    ----------
+    n_obs, n_vars, n_batches, n_types, seed, n_programs, batch_strength, type_strength, mean_counts
+        As in `atlas`; `batch_strength` also scales how the proteins' backgrounds differ between batches.
+    n_proteins
+        At least 3, controls included.
+
+    Returns
+    -------
+    AnnData as from `atlas`, with the same RNA, and besides
+
+    - `obsm["protein_expression"]`: DataFrame of raw counts, cells × proteins
+    - `obsm["protein_foreground"]`: DataFrame, whether the cell expresses the protein; bool
+    - `obsm["protein_expected"]`: DataFrame, the expected counts
+    - `uns["truth"]`, in addition: `proteins` (DataFrame: `node` of the tree, empty for controls; `fold`, foreground
+      over background; `inverse_dispersion`) and `log_background` (proteins × batches)
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range.
+    """
+    import numpy as np
+    import pandas as pd
+
+    _check_whole("n_proteins", n_proteins, 3, ", two of which are controls")
+    adata = atlas(
+        n_obs, n_vars, n_batches, n_types, seed,
+        n_programs=n_programs, batch_strength=batch_strength, type_strength=type_strength, mean_counts=mean_counts,
+    )  # fmt: skip
+    truth = adata.uns["truth"]
+    truth["parameters"]["n_proteins"] = n_proteins
+    panel_rng, cell_rng = np.random.default_rng([seed, 1]).spawn(2)
+    on_path = pd.DataFrame(adata.obsm["X_truth"], columns=truth["coordinates"])[_partial_nodes(_types(n_types))] > 0
+    proteins, log_background = _draw_panel(
+        list(on_path), n_proteins, list(truth["batch_effects"]), batch_strength, panel_rng
+    )
+
+    expresses = np.zeros((n_obs, n_proteins))
+    marks = proteins["node"] != ""
+    expresses[:, marks] = np.where(on_path[proteins.loc[marks, "node"]], 0.95, 0.02)
+    foreground = cell_rng.random((n_obs, n_proteins)) < expresses
+    depth = cell_rng.lognormal(0, 0.3, (n_obs, 1))
+    background = (
+        np.exp(log_background[adata.obs["batch"]].to_numpy().T + cell_rng.normal(0, 0.4, foreground.shape)) * depth
+    )
+    expected = background * np.where(foreground, proteins["fold"], 1)
+    inverse_dispersion = proteins["inverse_dispersion"].to_numpy()
+    counts = cell_rng.poisson(cell_rng.gamma(inverse_dispersion, expected / inverse_dispersion)).astype(np.int32)
+    for key, values in (("expression", counts), ("foreground", foreground), ("expected", expected)):
+        adata.obsm[f"protein_{key}"] = pd.DataFrame(values, index=adata.obs_names, columns=proteins.index)
+    truth |= {"proteins": proteins, "log_background": log_background}
+    return adata
+
+
 def pbmc68k() -> AnnData:
     """700 real blood cells × 765 genes, which come with scanpy: nothing is downloaded.
 
@@ -258,6 +338,28 @@ def _draw_batches(type_effects: pd.DataFrame, n_batches: int, batch_strength: fl
     effects = pd.DataFrame(batch_strength * (at_random + along_types), index=type_effects.index, columns=names)
     log_depth = batch_strength * rng.normal(0, 0.3, n_batches)
     return effects, np.exp(log_depth - log_depth.mean()), rng.dirichlet(np.full(n_types, 4.0), n_batches)
+
+
+def _partial_nodes(types: pd.DataFrame) -> list[str]:
+    """Nodes of the tree that some types are below, and others not, each once; the finest first."""
+    nodes = dict.fromkeys(node for level in LEVELS[::-1] for node in types[level])
+    return [node for node in nodes if len(types) == 1 or not types.isin([node]).any(axis=1).all()]
+
+
+def _draw_panel(
+    nodes: list[str], n_proteins: int, batches: list[str], batch_strength: float, rng: np.random.Generator
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What each protein marks and how it is measured, and its log background in each batch."""
+    import numpy as np
+    import pandas as pd
+
+    n_markers = n_proteins - 2
+    names = [*(f"Protein{number:02d}" for number in range(1, n_markers + 1)), "Control1", "Control2"]
+    proteins = pd.DataFrame({"node": [nodes[i % len(nodes)] for i in range(n_markers)] + ["", ""]}, index=names)
+    proteins["fold"] = np.where(proteins["node"] == "", 1.0, np.exp(rng.uniform(1.5, 3.5, n_proteins)))
+    proteins["inverse_dispersion"] = rng.lognormal(np.log(10), 0.3, n_proteins)
+    shift = batch_strength * rng.normal(0, 0.3, (n_proteins, len(batches)))
+    return proteins, pd.DataFrame(rng.normal(1.8, 0.7, (n_proteins, 1)) + shift, index=names, columns=batches)
 
 
 def _assign_cells(n_obs: int, type_shares: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

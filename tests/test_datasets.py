@@ -186,3 +186,47 @@ def test_the_blood_cells_of_scanpy_come_without_a_download(monkeypatch):
 def test_importing_the_module_imports_no_heavy_package():
     code = "import sys, scarches_widgets.datasets as d; assert not {'pandas', 'anndata', 'scanpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ------------------------------------------------------------------------------------------------- RNA and proteins
+
+
+@pytest.fixture(scope="module")
+def cite_seq():
+    return datasets.cite_seq()
+
+
+def test_cells_with_proteins_have_the_rna_of_an_atlas_and_raw_counts_of_proteins(cite_seq):
+    rna = datasets.atlas(n_batches=2)
+    assert (cite_seq.X != rna.X).nnz == 0 and cite_seq.obs.equals(rna.obs)
+    counts = cite_seq.obsm["protein_expression"]
+    assert counts.shape == (2000, 20) and (counts.dtypes == "int32").all() and (counts.to_numpy() >= 0).all()
+    again = datasets.cite_seq()
+    pd.testing.assert_frame_equal(again.obsm["protein_expression"], counts)
+    assert not datasets.cite_seq(seed=1).obsm["protein_expression"].equals(counts)
+
+
+def test_a_protein_is_in_the_foreground_where_its_node_of_the_tree_is_and_a_control_nowhere(cite_seq):
+    proteins, foreground = cite_seq.uns["truth"]["proteins"], cite_seq.obsm["protein_foreground"]
+    assert not foreground[["Control1", "Control2"]].to_numpy().any()
+    levels = cite_seq.obs[["type_level1", "type_level2", "cell_type"]].astype(str)
+    for name, node in proteins["node"][:-2].items():
+        below = (levels == node).any(axis=1)
+        assert 0 < below.mean() < 1
+        assert foreground.loc[below, name].mean() > 0.9 and foreground.loc[~below, name].mean() < 0.06
+
+
+def test_protein_counts_follow_the_formula_of_their_truth(cite_seq):
+    truth = cite_seq.uns["truth"]
+    counts, expected = (cite_seq.obsm[f"protein_{key}"].to_numpy() for key in ("expression", "expected"))
+    theta = truth["proteins"]["inverse_dispersion"].to_numpy()
+    standardised = (counts - expected) / np.sqrt(expected + expected**2 / theta)
+    assert abs(standardised.mean()) < 0.02 and abs(standardised.std() - 1) < 0.02
+    log_ratio = np.log(expected) - truth["log_background"][cite_seq.obs["batch"]].to_numpy().T
+    is_foreground = cite_seq.obsm["protein_foreground"].to_numpy()
+    assert abs(log_ratio[~is_foreground].mean()) < 0.05  # depth and antibody that sticks: mean zero
+
+
+def test_a_panel_too_small_for_its_controls_is_refused():
+    with pytest.raises(ValueError, match="n_proteins=2 must be a whole number of at least 3, two of which"):
+        datasets.cite_seq(n_proteins=2)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .matrix import matrix_of
+from .modalities import protein_table
 from .schema import BATCH, DataSchema
 
 WINDOW = 8192  # rows per read from a file or a dask graph
@@ -32,6 +33,7 @@ class Minibatch:
     continuous: Tensor | None = None  # float32 (cells, covariates)
     size_factor: Tensor | None = None  # float32 (cells, 1)
     labels: Tensor | None = None  # int64 (cells,), −1 = unlabelled
+    proteins: Tensor | None = None  # float32 (cells, proteins); counts of a second modality, None = there are none
     labelled: Minibatch | None = None  # other cells, all with labels, for a model that trains on such beside
     seen: tuple[Tensor, Tensor, Tensor] | None = None  # of counts ≠ 0: place in counts.flatten(), cell, gene (int64)
     noise: object | None = None  # what the step may draw; None = use means, drop nothing
@@ -48,7 +50,7 @@ class Minibatch:
         """The same cells on another device."""
         moved = {
             name: value.to(device)
-            for name in ("counts", "library_size", "continuous", "size_factor", "labels", "labelled")
+            for name in ("counts", "library_size", "continuous", "size_factor", "labels", "proteins", "labelled")
             if (value := getattr(self, name)) is not None
         }
         categories = {variable: codes.to(device) for variable, codes in self.categories.items()}
@@ -62,7 +64,7 @@ class Minibatch:
         """The i-th cell alone, with no others beside."""
         one = {
             name: value[i : i + 1]
-            for name in ("counts", "library_size", "continuous", "size_factor", "labels")
+            for name in ("counts", "library_size", "continuous", "size_factor", "labels", "proteins")
             if (value := getattr(self, name)) is not None
         }
         categories = {variable: codes[i : i + 1] for variable, codes in self.categories.items()}
@@ -99,6 +101,8 @@ class Cells:
         self._labels = schema.label_codes(adata)
         self._continuous = _float_columns(adata, schema.continuous_covariates)
         self._size_factor = _float_columns(adata, [schema.size_factor_key] if schema.size_factor_key else [])
+        proteins = protein_table(adata, schema.protein_key, schema.protein_names_key) if schema.proteins else None
+        self._proteins = None if proteins is None else proteins.in_order(schema.proteins)
 
     def minibatches(self, rows: np.ndarray, batch_size: int, first_step: int = 0) -> Iterator[Minibatch]:
         """Deal out `rows` in this order, `batch_size` at a time; start at the minibatch number `first_step`."""
@@ -136,6 +140,7 @@ class Cells:
             continuous=_taken(self._continuous, rows),
             size_factor=_taken(self._size_factor, rows),
             labels=_taken(self._labels, rows),
+            proteins=None if self._proteins is None else torch.from_numpy(self._proteins.of(rows)),
             seen=seen,
         )
 

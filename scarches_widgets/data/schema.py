@@ -41,6 +41,9 @@ class DataSchema:
         Pairs of a column of `obs` and its levels.
     continuous_covariates
         Columns of `obs`.
+    protein_key, protein_names_key, proteins
+        Key of `obsm` with the protein counts, key of `uns` with the names of its columns (None if they have names
+        themselves), and the proteins; see `modalities`.
     """
 
     genes: tuple[str, ...]
@@ -53,11 +56,14 @@ class DataSchema:
     size_factor_key: str | None = None
     categorical_covariates: tuple[tuple[str, tuple[str, ...]], ...] = ()
     continuous_covariates: tuple[str, ...] = ()
+    protein_key: str | None = None
+    protein_names_key: str | None = None
+    proteins: tuple[str, ...] = ()
 
     def __post_init__(self):
         levels = {variable: levels for variable, (_, levels) in self.variables.items()}
-        for what, names in {"genes": self.genes, "labels": self.labels, **levels}.items():
-            if len(set(names)) < len(names) or (not names and what != "labels"):
+        for what, names in {"genes": self.genes, "labels": self.labels, "proteins": self.proteins, **levels}.items():
+            if len(set(names)) < len(names) or (not names and what not in ("labels", "proteins")):
                 raise ValueError(f"{what}: there must be at least one name, and none twice.")
 
     @classmethod

@@ -7,6 +7,8 @@
     counts_ig ~ NegativeBinomial(library_size_i · fractions_ig, inverse_dispersion_g)
 
 where coordinate c of X_truth is 1 for the lineage, the family and the type of the cell, or the activity of a program.
+`tissue` is drawn by the same formula, with sections for batches; its coordinates are 1 for the type of the cell, or the
+value of a smooth field at its place.
 
 `cite_seq` is an atlas whose cells have counts of surface proteins besides, each from a background (antibody that floats
 about or sticks) or, where the protein is expressed, a foreground above it; of cell i and protein p:
@@ -62,6 +64,7 @@ IMMUNE_TYPES = (
 PROGRAMS = ("Interferon response", "Cell cycle", "Hypoxia", "Stress response", "Glycolysis", "Antigen presentation")
 LEVELS = ("type_level1", "type_level2", "cell_type")
 CELLS_AT_ONCE = 2048  # a fixed number: it is part of what a seed means
+TISSUE_WIDTH = 1000.0  # µm, in each dimension
 
 
 def atlas(
@@ -230,6 +233,106 @@ def cite_seq(
     return adata
 
 
+def tissue(
+    n_obs: int = 2000,
+    n_vars: int = 80,
+    n_sections: int = 2,
+    n_types: int = 8,
+    seed: int = 0,
+    *,
+    n_dims: int = 2,
+    n_regions: int = 8,
+    n_fields: int = 6,
+    field_strength: float = 1.0,
+    section_strength: float = 1.0,
+    mean_counts: float = 400.0,
+) -> AnnData:
+    """Counts of cells at known places: regions of which each has types of its own, types that recur at distant places,
+    and genes that vary smoothly over the tissue, whatever the type.
+
+    Each type is frequent in two regions far apart, so that it alone does not tell where a cell lies; the fields do.
+
+    Parameters
+    ----------
+    n_obs
+        Cells of all sections.
+    n_vars
+        Genes, at least 2 per type.
+    n_sections
+        Slices of one tissue, cells uniform over it. Their regions and fields are the same, their depths and ambient
+        expression differ.
+    n_types, n_regions, n_fields
+        Cell types, regions (the parts of the tissue that are nearest to one of so many points), and fields.
+    seed
+        Tissue and sections are drawn apart from the cells: the same seed with another `n_obs` gives other cells of the
+        same tissue.
+    n_dims
+        2 or 3. The tissue is 1,000 µm wide in each dimension; a section of a 3-D tissue is a whole block.
+    field_strength
+        Scale of the fields' effects. 0: cells of a type are alike wherever they lie.
+    section_strength
+        Scale of the sections' effects on genes and of their differences in depth.
+    mean_counts
+        Expected counts of a cell, averaged over sections (geometric mean).
+
+    Returns
+    -------
+    AnnData of raw counts (CSR, float32) with
+
+    - `obs`: `section`, `region`, `cell_type`, `library_size` (expected counts)
+    - `var`: `log_baseline`, `inverse_dispersion`
+    - `obsm["spatial"]`: coordinates (cells, n_dims), float64, in µm
+    - `obsm["X_truth"]`: 1 for the cell's type, then the fields at its place (each of mean 0 and variance about 1)
+    - `uns["truth"]`: `coordinates`, the names of X_truth's columns; `effects` (genes × coordinates) and
+      `section_effects` (genes × sections), in natural logarithms; `region_centers` (regions × dimensions, µm);
+      `type_shares` (regions × types); `parameters`, the arguments
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range.
+    """
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
+    parameters = {name: value for name, value in locals().items() if name not in ("np", "pd", "AnnData")}
+    _check_tissue(**parameters)
+    tissue_rng, section_rng, cell_rng = np.random.default_rng(seed).spawn(3)
+    var, effects, fields = _draw_tissue_biology(n_vars, n_types, n_fields, n_dims, field_strength, tissue_rng)
+    centers, type_shares = _draw_regions(n_regions, n_types, n_dims, tissue_rng)
+    sections = [f"section{number}" for number in range(n_sections)]
+    shifts = section_strength * section_rng.normal(0, 0.3, (n_vars, n_sections))
+    section_effects = pd.DataFrame(shifts, index=var.index, columns=sections)
+    log_depth = section_strength * section_rng.normal(0, 0.3, n_sections)
+    depth = np.exp(log_depth - log_depth.mean())
+
+    section = cell_rng.permutation(np.arange(n_obs) % n_sections)
+    places = cell_rng.uniform(0, TISSUE_WIDTH, (n_obs, n_dims))
+    region = ((places[:, None] - centers) ** 2).sum(-1).argmin(axis=1)
+    by_chance = (cell_rng.random((n_obs, 1)) > type_shares.cumsum(axis=1)[region]).sum(axis=1)
+    cell_type = np.minimum(by_chance, n_types - 1)  # shares may sum to a little less than 1
+    state = np.hstack([np.eye(n_types)[cell_type], fields(places)])
+    library_size = mean_counts * depth[section] * cell_rng.lognormal(-(0.35**2) / 2, 0.35, n_obs)
+    counts = _draw_counts(state, effects, section_effects, section, library_size, var, cell_rng)
+
+    obs = pd.DataFrame(index=[f"Cell{number:05d}" for number in range(1, n_obs + 1)])
+    obs["section"] = pd.Categorical.from_codes(section, sections)
+    obs["region"] = pd.Categorical.from_codes(region, [f"Region {number}" for number in range(n_regions)])
+    obs["cell_type"] = pd.Categorical.from_codes(cell_type, effects.columns[:n_types])
+    obs["library_size"] = library_size
+    truth = {
+        "coordinates": effects.columns.to_numpy(dtype=object),
+        "effects": effects,
+        "section_effects": section_effects,
+        "region_centers": centers,
+        "type_shares": pd.DataFrame(type_shares, obs["region"].cat.categories, obs["cell_type"].cat.categories),
+        "parameters": parameters,
+    }
+    obsm = {"spatial": places, "X_truth": state.astype(np.float32)}
+    return AnnData(counts, obs=obs, var=var, obsm=obsm, uns={"truth": truth})
+
+
 def pbmc68k() -> AnnData:
     """700 real blood cells × 765 genes, which come with scanpy: nothing is downloaded.
 
@@ -256,9 +359,76 @@ def _check_ranges(
     _check_whole("n_obs", n_obs, n_batches * n_types, " (n_batches × n_types), so that every batch has every type")
     enough = 4 * (n_types + n_programs)
     _check_whole("n_vars", n_vars, enough, " (4 × (n_types + n_programs)), so that each has genes of its own")
-    for name, value in {"batch_strength": batch_strength, "type_strength": type_strength}.items():
+    _check_strengths(batch_strength=batch_strength, type_strength=type_strength)
+    _check_mean_counts(mean_counts)
+
+
+def _check_tissue(
+    n_obs, n_vars, n_sections, n_types, seed, n_dims, n_regions, n_fields, field_strength, section_strength, mean_counts
+) -> None:
+    if n_dims not in (2, 3):
+        raise ValueError(f"n_dims={n_dims!r}: a tissue has 2 or 3 dimensions.")
+    least = {"n_sections": (n_sections, 1), "n_types": (n_types, 1), "n_regions": (n_regions, 1)}
+    for name, (value, at_least) in (least | {"n_fields": (n_fields, 0), "seed": (seed, 0)}).items():
+        _check_whole(name, value, at_least)
+    _check_whole("n_obs", n_obs, n_sections, " (n_sections), so that each section has a cell")
+    _check_whole("n_vars", n_vars, 2 * n_types, " (2 × n_types), so that each type has genes of its own")
+    _check_strengths(field_strength=field_strength, section_strength=section_strength)
+    _check_mean_counts(mean_counts)
+
+
+def _draw_tissue_biology(
+    n_vars: int, n_types: int, n_fields: int, n_dims: int, field_strength: float, rng: np.random.Generator
+):
+    """Genes (`var`), effects (genes × types and fields), and the fields: a function of places, µm (cells, n_dims).
+
+    A field is √2 cos(k·x + phase), of half a wave to one and a half over the tissue's width.
+    """
+    import numpy as np
+    import pandas as pd
+
+    genes = pd.Index([f"Gene{number:04d}" for number in range(1, n_vars + 1)])
+    var = pd.DataFrame({"log_baseline": rng.normal(0, 1, n_vars)}, index=genes)
+    var["inverse_dispersion"] = rng.lognormal(np.log(4), 0.4, n_vars)
+    of_types = rng.normal(0, 0.3, (n_vars, n_types))
+    owner = rng.permutation(n_vars) % (2 * n_types)  # half of the genes mark a type
+    marks = owner < n_types
+    of_types[np.flatnonzero(marks), owner[marks]] += rng.uniform(0.8, 1.6, marks.sum())
+    of_fields = field_strength * rng.normal(0, 0.6, (n_vars, n_fields)) * (rng.random((n_vars, n_fields)) < 0.3)
+    names = [*(f"Type {number}" for number in range(n_types)), *(f"Field {number}" for number in range(n_fields))]
+    effects = pd.DataFrame(np.hstack([of_types, of_fields]), index=genes, columns=names)
+
+    directions = rng.normal(0, 1, (n_fields, n_dims))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    waves = directions * 2 * np.pi * rng.uniform(0.5, 1.5, (n_fields, 1)) / TISSUE_WIDTH
+    phases = rng.uniform(0, 2 * np.pi, n_fields)
+    return var, effects, lambda places: np.sqrt(2) * np.cos(places @ waves.T + phases)
+
+
+def _draw_regions(n_regions: int, n_types: int, n_dims: int, rng: np.random.Generator):
+    """Centres of regions, µm (regions, n_dims), and shares of types, (regions, types), each type in two far regions."""
+    import numpy as np
+    from scipy.optimize import linear_sum_assignment
+
+    candidates = rng.uniform(0, TISSUE_WIDTH, (20, n_regions, n_dims))
+    distances = np.linalg.norm(candidates[:, :, None] - candidates[:, None], axis=-1)
+    nearest = np.where(np.eye(n_regions, dtype=bool), np.inf, distances).min(axis=(1, 2))
+    best = int(nearest.argmax())  # so that no two regions share nearly one centre
+    _, far_home = linear_sum_assignment(-distances[best])  # each region is another's, as far away as can be
+    shares = np.full((n_regions, n_types), 0.2 / n_types)
+    for cell_type in range(n_types):
+        home = cell_type % n_regions
+        shares[[home, far_home[home]], cell_type] += 1
+    return candidates[best], shares / shares.sum(axis=1, keepdims=True)
+
+
+def _check_strengths(**strengths: float) -> None:
+    for name, value in strengths.items():
         if not 0 <= value <= 5:
             raise ValueError(f"{name}={value!r} must lie between 0 (no effect) and 5.")
+
+
+def _check_mean_counts(mean_counts: float) -> None:
     if not 0 < mean_counts <= 1e7:
         raise ValueError(f"mean_counts={mean_counts!r} must be more than 0 and at most 10 million counts per cell.")
 

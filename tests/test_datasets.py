@@ -230,3 +230,78 @@ def test_protein_counts_follow_the_formula_of_their_truth(cite_seq):
 def test_a_panel_too_small_for_its_controls_is_refused():
     with pytest.raises(ValueError, match="n_proteins=2 must be a whole number of at least 3, two of which"):
         datasets.cite_seq(n_proteins=2)
+
+
+# ------------------------------------------------------------------------------------------------------------ tissue
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["2-D", "3-D"])
+def tissue(request):
+    return datasets.tissue(n_dims=request.param)
+
+
+def test_a_tissue_holds_raw_counts_of_cells_at_places_in_sections_and_regions(tissue):
+    n_dims = tissue.uns["truth"]["parameters"]["n_dims"]
+    assert tissue.shape == (2000, 80) and sparse.isspmatrix_csr(tissue.X)
+    assert (tissue.X.data > 0).all() and (tissue.X.data == np.round(tissue.X.data)).all()
+    places = tissue.obsm["spatial"]
+    assert places.shape == (2000, n_dims) and places.min() >= 0 and places.max() <= 1000
+    assert tissue.obs["section"].value_counts().tolist() == [1000, 1000]
+    centers = tissue.uns["truth"]["region_centers"]
+    nearest = np.linalg.norm(places[:, None] - centers, axis=-1).argmin(1)
+    assert (tissue.obs["region"].cat.codes == nearest).all()
+
+
+def test_each_type_of_a_tissue_is_frequent_in_two_regions_far_apart(tissue):
+    truth = tissue.uns["truth"]
+    is_home = truth["type_shares"].to_numpy() > 0.2
+    assert (is_home.sum(0) == 2).all()
+    distances = np.linalg.norm(truth["region_centers"][:, None] - truth["region_centers"], axis=-1)
+    for homes in is_home.T:
+        first, second = np.flatnonzero(homes)
+        assert distances[first, second] > 400
+    found = pd.crosstab(tissue.obs["region"], tissue.obs["cell_type"], normalize="index").to_numpy()
+    assert np.abs(found - truth["type_shares"].to_numpy()).max() < 0.12
+
+
+def test_counts_of_a_tissue_follow_the_formula_of_their_truth(tissue):
+    truth = tissue.uns["truth"]
+    logits = tissue.var["log_baseline"].to_numpy() + tissue.obsm["X_truth"] @ truth["effects"].to_numpy().T
+    logits += truth["section_effects"][tissue.obs["section"]].to_numpy().T
+    expected = tissue.obs["library_size"].to_numpy()[:, None] * softmax(logits, axis=1)
+    variance = expected + expected**2 / tissue.var["inverse_dispersion"].to_numpy()
+    standardised = (tissue.X.toarray() - expected) / np.sqrt(variance)
+    assert abs(standardised.mean()) < 0.02 and abs(standardised.std() - 1) < 0.02
+
+
+def test_a_field_of_a_tissue_has_one_value_at_one_place_and_varies_smoothly(tissue):
+    fields, places = tissue.obsm["X_truth"][:, 8:], tissue.obsm["spatial"]
+    distance = np.linalg.norm(places[:500, None] - places[None, :500], axis=-1)
+    near = (distance > 0) & (distance < 40)
+    change = np.abs(fields[:500, None] - fields[None, :500]).max(-1)
+    assert change[near].max() < 0.6 < change.max()
+
+
+def test_the_same_seed_with_more_cells_is_the_same_tissue():
+    few, many = datasets.tissue(100, seed=3), datasets.tissue(400, seed=3)
+    for name in ("effects", "section_effects"):
+        pd.testing.assert_frame_equal(few.uns["truth"][name], many.uns["truth"][name])
+    np.testing.assert_array_equal(few.uns["truth"]["region_centers"], many.uns["truth"]["region_centers"])
+    assert (few.X != datasets.tissue(100, seed=3).X).nnz == 0
+    assert (few.X != datasets.tissue(100, seed=4).X).nnz > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_dims": 4}, "n_dims=4: a tissue has 2 or 3"),
+        ({"n_obs": 1}, r"n_obs=1 must be a whole number of at least 2 \(n_sections\)"),
+        ({"n_vars": 15}, "n_vars=15 must be a whole number of at least 16"),
+        ({"n_regions": 0}, "n_regions=0 must be"),
+        ({"field_strength": -1}, "field_strength=-1 must lie between 0"),
+        ({"mean_counts": 0}, "mean_counts=0 must be more than 0"),
+    ],
+)
+def test_a_tissue_s_argument_out_of_range_is_refused_by_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.tissue(**arguments)

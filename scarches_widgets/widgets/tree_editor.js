@@ -14,7 +14,7 @@ const KEYS = [
   ["letters", "go to the next name that begins so"], ["Space, Enter", "add to the selection, select this one alone"],
   ["Shift+↑ ↓, Ctrl+A, Esc", "select several, all, none"], ["F2", "rename"], ["Insert, Shift+Insert", "add a child, a sibling"], ["Delete", "delete"],
   ["Ctrl+X, Ctrl+V", "move: cut a node, put it below another"], ["Alt+↑ ↓", "change the order of siblings"],
-  ["Ctrl+M, Ctrl+G, Ctrl+E", "merge, group, split"], ["Ctrl+Z, Ctrl+Y", "undo, redo"], ["Ctrl+F", "search"],
+  ["Ctrl+M, Ctrl+G, Ctrl+E", "merge, group, split"], ["Ctrl+Z, Ctrl+Y", "undo, redo"], ["Ctrl+F", "search, from anywhere in the editor"],
 ];
 
 /** What a mouse or a key does with the nodes in question. */
@@ -184,7 +184,6 @@ function render({ model, el }) {
   function run(name) {
     if (name === "undo") return travel(-1);
     if (name === "redo") return travel(1);
-    if (name === "search") return search.focus();
     const action = actions.find((one) => one.name === name);
     const nodes = view.targets();
     if (!editable() || !action.fits(nodes)) return announce(`${action.title ?? action.label}: not possible here`, true);
@@ -215,6 +214,12 @@ function render({ model, el }) {
   listen(close, "click", () => view.setAll(false), signal);
   const search = element("input", { class: "scaw-input", type: "search", placeholder: "name or synonym", spellcheck: "false" });
   const hits = element("span", { class: "scaw-hint", role: "status" });
+  listen(root, "keydown", (event) => {
+    if (event.key.toLowerCase() !== "f" || !(event.ctrlKey || event.metaKey)) return;
+    search.focus();
+    search.select();
+    event.preventDefault();
+  }, signal);
   let matches = [];
   let match = -1;
   function find() {

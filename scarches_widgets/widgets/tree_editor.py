@@ -305,14 +305,14 @@ class TreeEditor(View):
         return {
             "key": self.key,
             "batch_key": self.batch_key,
-            "batches": [_batch(name) for name in dict.fromkeys(rows["dataset"])],
+            "batches": [_batch(name) for name in _batches(rows)],
             "rows": [[row.label, row.dataset, int(row.n_cells)] for row in rows.itertuples()],
         }
 
     def _own(self) -> dict[str, list[int]]:
         """Of each node with cells of its own labels, their number in each batch."""
         rows = self.hierarchy.counted_labels()
-        place = {batch: i for i, batch in enumerate(dict.fromkeys(rows["dataset"]))}
+        place = {batch: i for i, batch in enumerate(_batches(rows))}
         own: dict[str, list[int]] = {}
         for row in rows.itertuples():
             if not pd.isna(row.node):
@@ -553,7 +553,8 @@ def in_words(edit: Edit) -> str:
             return f"Sorted the children of {get('node')}"
         case "accept":
             proposal = edit.arguments["proposal"]
-            return f"Accepted {proposal.kind}: {listed(proposal.labels)} of {shown(proposal.dataset)}"
+            kind = "match" if proposal.kind == "perfect" else proposal.kind
+            return f"Accepted {kind}: {listed(proposal.labels)} of {shown(proposal.dataset)}"
     return edit.command
 
 
@@ -567,6 +568,10 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > LONGEST_NAME:
         raise DataError(f"A name has at most {LONGEST_NAME} characters.")
     return value.strip()
+
+
+def _batches(rows: pd.DataFrame) -> list[str | None]:
+    return sorted(set(rows["dataset"]), key=lambda name: name or "")
 
 
 def _batch(name: str | None) -> str:

@@ -188,6 +188,11 @@ def test_no_serious_fault_before_axe_hostile_names_are_text_and_nothing_is_cut_o
         nb.resize(width)
         nb.zoom(zoom)
         assert cut_off(view) == []
+        item(view, "Classical").click()
+        nb.press("F2")
+        right = "one => one.getBoundingClientRect().right"
+        assert view.locator(".scaw-tree-rename").evaluate(right) <= view.locator(".scaw-tree-host").evaluate(right)
+        nb.press("Escape")
 
 
 @pytest.mark.slow
@@ -271,6 +276,235 @@ def test_every_edit_by_keyboard_alone_and_undo_to_the_start(notebook):
     press("Control+y")
     nb.execute("import time\nwhile 'B' not in tree: time.sleep(0.02)")
     assert nb.page.evaluate("() => scawPanel.content.model.cells.length") == 2, "a key reached the notebook"
+
+
+LEARNED = (
+    TREE
+    + """
+adata = sca.datasets.atlas(n_obs=600, n_vars=60, n_types=5, n_batches=2, seed=1)
+adata.obs["label"] = adata.obs["cell_type"].astype(str)
+is_coarse = (adata.obs["batch"] == "batch1") & (adata.obs["type_level2"] == "T cells")
+adata.obs.loc[is_coarse, "label"] = "T cells"
+adata = adata[((adata.obs["batch"] == "batch1") | (adata.obs["label"] != "Naive B")).to_numpy()].copy()
+tree, found = sca.hierarchy.learn_tree(adata, "batch", ["batch0", "batch1"], "label", use_rep="X_truth", apply=False)
+start = tree.to_newick()
+"""
+)
+PROPOSED = "editor = sca.widgets.TreeEditor(tree, adata, 'label', batch_key='batch', proposals=found)\neditor"
+
+
+class ByMouse:
+    """What a reader does with the editor; each way uses one device alone."""
+
+    name = "by mouse"
+
+    def __init__(self, nb, view):
+        self.nb, self.view = nb, view
+
+    def press(self, name):
+        self.view.get_by_role("button", name=name, exact=True).first.click()
+
+    press_back = press  # a button before the tree
+
+    def open(self, summary):
+        self.view.locator("summary", has_text=re.compile(f"^{summary}")).click()
+
+    def choose(self, label, after):
+        self.view.get_by_label(label, exact=True).check()
+
+    def write(self, label, text):
+        self.view.get_by_label(label, exact=True).fill(text)
+
+    def select(self, *names):
+        for i, name in enumerate(names):
+            item(self.view, name).click(modifiers=["Control"] if i else [])
+
+    def put(self, *names, below):
+        self.select(*names)
+        drag(self.nb, item(self.view, names[0]), item(self.view, below), 0.5)
+
+    def remove(self):
+        self.press("Delete")
+
+    def travel(self, name):
+        self.press({"undo": "↶ Undo", "redo": "↷ Redo"}[name])
+
+    def form(self, *texts, second_choice=False):
+        """Fill in the form that is open, its fields from the first, or its second way; and send it."""
+        form = self.view.get_by_role("dialog")
+        for field, text in zip(form.get_by_role("textbox").or_(form.get_by_role("combobox")).all(), texts):
+            field.fill(text)
+        if second_choice:
+            form.get_by_role("radio").nth(1).check()
+        form.locator(".scaw-primary").click()
+        expect(form).to_be_hidden()
+
+
+class ByKeyboard(ByMouse):
+    name = "by keyboard alone"
+
+    def __init__(self, nb, view):
+        super().__init__(nb, view)
+        nb.page.evaluate("() => addEventListener('pointerdown', () => { window.clicked = true; }, true)")
+        item(view, "root").focus()
+
+    def press(self, name):
+        if self.nb.focused() != f"button {name}":
+            self.nb.tab_to(re.escape(name))
+        self.nb.press("Enter")
+
+    def press_back(self, name):
+        for _ in range(40):
+            self.nb.press("Shift+Tab")
+            if self.nb.focused() == f"button {name}":
+                return self.nb.press("Enter")
+        raise AssertionError(f"Shift+Tab does not lead to {name!r}")
+
+    def open(self, summary):
+        self.nb.tab_to(f"{summary}.*")
+        self.nb.press("Enter")
+
+    def choose(self, label, after):
+        self.nb.tab_to(after)
+        self.nb.press("ArrowDown")
+        expect(self.view.get_by_label(label, exact=True)).to_be_checked()
+
+    def write(self, label, text):
+        self.nb.tab_to(label)
+        self.nb.press("Control+a")
+        self.nb.page.keyboard.type(text)
+
+    def go(self, name):
+        """By search: the arrow key leads from the field to the node that it found."""
+        self.nb.press("Control+f")
+        self.nb.page.keyboard.type(name)
+        self.nb.press("ArrowDown")
+        expect(item(self.view, name)).to_be_focused()
+
+    def select(self, *names):
+        for i, name in enumerate(names):
+            self.go(name)
+            self.nb.press("Space" if i else "Enter")
+
+    def put(self, *names, below):
+        self.select(*names)
+        self.nb.press("Control+x")
+        self.go(below)
+        self.nb.press("Control+v")
+
+    def remove(self):
+        self.nb.press("Delete")
+
+    def travel(self, name):
+        self.nb.press({"undo": "Control+z", "redo": "Control+y"}[name])
+
+    def form(self, *texts, second_choice=False):
+        expect(self.view.get_by_role("dialog")).to_be_visible()
+        for i, text in enumerate(texts):
+            self.nb.press(*(["Tab"] if i else []), "Control+a")
+            self.nb.page.keyboard.type(text)
+        self.nb.press(*(["ArrowDown"] if second_choice else []), "Enter")
+        expect(self.view.get_by_role("dialog")).to_be_hidden()
+
+
+WAYS = pytest.mark.parametrize("way", [ByMouse, ByKeyboard], ids=lambda way: way.name)
+
+
+@pytest.mark.slow
+@WAYS
+def test_proposals_of_learn_tree_are_judged_and_trees_compared(notebook, way):
+    nb = notebook([LEARNED, PROPOSED])
+    view = opened(nb)
+    do = way(nb, view)
+    learned = "Classical monocyte,(CD4 memory T,CD4 naive T,CD8 cytotoxic T)T cells"
+
+    def proposal(label):
+        return view.locator(".scaw-tree-proposals > li").filter(has_text=label)
+
+    expect(proposal("Naive B of batch1")).to_contain_text("100 %")
+    do.press("Veto: New, Naive B")
+    expect(proposal("Naive B of batch1")).to_contain_text("vetoed")
+    do.press("Accept: Merge, T cells")
+    expect(proposal("T cells of batch1")).to_contain_text("accepted")
+    expect_tree(nb, f"({learned})root;")
+    do.press("Show node CD4 memory T")
+    expect(item(view, "CD4 memory T")).to_be_focused()
+    do.travel("undo")
+    expect(proposal("T cells of batch1")).not_to_contain_text("accepted")
+    do.travel("redo")
+    expect(proposal("T cells of batch1")).to_contain_text("accepted")
+    do.press("Consider again: New, Naive B")
+    do.press("Accept: New, Naive B")
+    expect(proposal("Naive B of batch1")).to_contain_text("accepted")
+    expect_tree(nb, f"({learned},Naive B)root;")
+    do.open("Compare")
+    do.choose("this tree before all edits", after="nothing")
+    for text in ("T cells added below root", "Naive B added below root", "CD4 naive T moved from root to T cells"):
+        expect(view.locator(".scaw-tree-panel", has_text="Compare with")).to_contain_text(text)
+    do.open("Paste a tree in Newick format")
+    do.write("A tree in Newick format", "('Naive B',")
+    do.press("Compare with this tree")
+    expect(view).to_contain_text("no Newick tree")
+    if way is ByKeyboard:
+        nb.press("Shift+Tab", "Shift+Tab")
+    do.write("A tree in Newick format", "('Naive B','T cells',NK)root;")
+    do.press("Compare with this tree")
+    expect(view).to_contain_text("NK removed from below root")
+    do.press("Show Classical monocyte")
+    expect(item(view, "Classical monocyte")).to_be_focused()
+    assert not nb.page.evaluate("window.clicked") or way is ByMouse
+
+
+@pytest.mark.slow
+@WAYS
+def test_several_nodes_at_once_synonyms_and_forms(notebook, way):
+    nb = notebook([CELLS, SHOWN])
+    view = opened(nb)
+    do = way(nb, view)
+    start = NEWICK.replace("'", "")
+    do.select("CD4 T", "Classical")
+    do.remove()
+    expect_tree(nb, "((CD8 T)T cell,B cell,(Nonclassical)Monocyte)root;")
+    do.travel("undo")
+    expect_tree(nb, start)
+    do.select("T cell", "Monocyte")
+    do.remove()
+    do.form()
+    expect_tree(nb, "(CD4 T,CD8 T,B cell,Classical,Nonclassical)root;")
+    do.travel("undo")
+    do.select("T cell", "Monocyte")
+    do.remove()
+    do.form(second_choice=True)
+    expect_tree(nb, "(B cell)root;")
+    do.travel("undo")
+    do.put("CD4 T", "Classical", below="B cell")
+    expect_tree(nb, "((CD8 T)T cell,(CD4 T,Classical)B cell,(Nonclassical)Monocyte)root;")
+    do.travel("undo")
+    expect_tree(nb, start)
+    do.select("CD4 T", "T cell", "Classical")
+    do.press_back("Move…")
+    do.form("B cell")
+    expect_tree(nb, "(((CD4 T,CD8 T)T cell,Classical)B cell,(Nonclassical)Monocyte)root;")
+    do.press_back("Dendrogram")
+    do.select("T cell")
+    do.press_back("Down among its siblings")
+    expect_tree(nb, "((Classical,(CD4 T,CD8 T)T cell)B cell,(Nonclassical)Monocyte)root;")
+    do.select("CD8 T")
+    do.press_back("Merge…")
+    do.form("CD4 T", "T")
+    expect_tree(nb, "((Classical,(T)T cell)B cell,(Nonclassical)Monocyte)root;")
+    do.write("Another name for it", "lymphocyte")
+    do.press("Add synonym")
+    do.press("Forget the synonym lymphocyte of any data set")
+    expect(view).to_contain_text("History (5 edits)")
+    do.open("Problems")
+    do.press("It is a synonym…")
+    do.form("Monocyte")
+    nb.execute("import time\nwhile tree.find('NK') is None: time.sleep(0.02)")
+    do.open("History")
+    do.press("Undo all")
+    expect_tree(nb, start)
+    assert not nb.page.evaluate("window.clicked") or way is ByMouse
 
 
 @pytest.mark.slow

@@ -285,7 +285,7 @@ def test_a_page_that_missed_a_patch_gets_the_tree_anew(editor, tree):
 def test_cells_are_counted_by_node_and_batch(editor, tree, cells):
     counts = tree.counts()
     own = editor.get_state()["tree"]["own"]
-    assert editor.get_state()["cells"]["batches"] == counts.columns.tolist()
+    assert editor.get_state()["cells"]["batches"] == counts.columns.tolist() == ["batch0", "batch1", "batch2"]
     assert {id: counts.loc[tree.node(int(id)).name].tolist() for id in own} == own
     assert sum(map(sum, own.values())) == (cells.obs["label"] != "NK").sum()
     assert editor.facts == "8 nodes, 5 leaves · 240 cells by label and batch"

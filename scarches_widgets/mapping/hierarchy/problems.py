@@ -114,11 +114,17 @@ def compare(before: Hierarchy, after: Hierarchy, same: dict[int, int]) -> pd.Dat
         if (was.parent and was.parent.id) != (node.parent and same.get(node.parent.id)):
             rows.append((node.name, "moved", _parent(was), _parent(node)))
         if set(was.aliases) != set(node.aliases):
-            rows.append(
-                (node.name, "aliases", *(", ".join(dict.fromkeys(a.name for a in n.aliases)) for n in (was, node)))
-            )
+            rows.append((node.name, "aliases", _aliases(was), _aliases(node)))
     rows += [(node.name, "removed", _parent(node), "") for node in before if node.id not in kept]
     return pd.DataFrame(rows, columns=["node", "change", "before", "after"])
+
+
+def _aliases(node: Node) -> str:
+    """Each alias with the data sets that have it: "Th (donor1, donor2), helper"."""
+    datasets: dict[str, list[str]] = {}
+    for alias in node.aliases:
+        datasets.setdefault(alias.name, []).extend([] if alias.dataset is None else [alias.dataset])
+    return ", ".join(f"{name} ({', '.join(of)})" if of else name for name, of in datasets.items())
 
 
 def _parent(node: Node) -> str:

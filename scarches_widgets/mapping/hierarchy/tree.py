@@ -547,7 +547,7 @@ class Hierarchy:
         """
         cells = self.counted_labels()
         cells["dataset"] = [dataset or "cells" for dataset in cells["dataset"]]
-        batches = list(dict.fromkeys(cells["dataset"])) or ["cells"]
+        batches = sorted(set(cells["dataset"])) or ["cells"]
         table = pd.DataFrame(0, index=[node.id for node in self], columns=batches)
         for row in cells.dropna(subset="node").itertuples():
             table.at[row.node, row.dataset] += row.n_cells

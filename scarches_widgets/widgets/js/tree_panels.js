@@ -14,14 +14,15 @@ const PROBLEMS = {
   "single-child": "Single child",
 };
 
-/** Focus something in a panel again that was drawn anew. */
-function keepingFocus(host, draw) {
-  const within = host.contains(document.activeElement);
-  const key = within ? document.activeElement.dataset.key : null;
+/** Draw the rows of a list anew and focus again what had the focus, or what is now in its row. */
+function keepingFocus(list, draw) {
+  const had = list.contains(document.activeElement) ? document.activeElement : null;
+  const place = [...list.children].findIndex((row) => row.contains(had));
   draw();
-  if (!within) return;
-  const again = key ? [...host.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key) : null;
-  (again ?? host.querySelector("[data-key]") ?? host.closest("details")?.querySelector("summary"))?.focus({ preventScroll: true });
+  if (!had) return;
+  const again = [...list.querySelectorAll("[data-key]")].find((one) => one.dataset.key === had.dataset.key);
+  const row = list.children[Math.min(place, list.children.length - 1)];
+  (again ?? row?.querySelector("[data-key]") ?? list.closest("details").querySelector("summary")).focus({ preventScroll: true });
 }
 
 export function problemsPanel(model, store, signal, { edit, forms, focusOn }) {

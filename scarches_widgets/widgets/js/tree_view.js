@@ -203,7 +203,7 @@ export function treeView(model, store, signal, hooks) {
     select([...chosen]);
   }
 
-  const SHORTCUTS = { m: "merge", g: "group", e: "split", f: "search", z: "undo", y: "redo" };
+  const SHORTCUTS = { m: "merge", g: "group", e: "split", z: "undo", y: "redo" };
 
   function command(event) {
     const letter = event.key.toLowerCase();
@@ -364,7 +364,8 @@ export function treeView(model, store, signal, hooks) {
   function putField() {
     const row = at.get(fieldAt);
     if (!row) return closeField();
-    field.style.transform = `translate(${layout === "list" ? Math.min(row.x + 18, host.clientWidth / 2) : row.x}px, ${row.y}px)`;
+    const most = Math.max(0, host.scrollLeft + host.clientWidth - field.offsetWidth - 4);
+    field.style.transform = `translate(${Math.min(layout === "list" ? row.x + 18 : row.x, most)}px, ${row.y}px)`;
   }
 
   /** Put elements over, or below, the line of a node; the field's own listeners end with `closeField`. */

@@ -329,6 +329,15 @@ def test_the_difference_of_two_trees_tells_renamed_moved_added_and_removed(tree)
     assert set(Hierarchy.from_json(other.to_json()).diff(tree).itertuples(index=False, name=None)) == expected
 
 
+def test_the_difference_of_aliases_tells_whose_they_are(tree):
+    tree.add_alias("CD4", Alias("T helper", "donor 2"))
+    other = tree.copy()
+    other.add_alias("CD4", Alias("T helper", "donor 1"))
+    other.add_alias("CD4", "Th")
+    (row,) = other.diff(tree).itertuples(index=False, name=None)
+    assert row == ("CD4", "aliases", "T helper (donor 2)", "T helper (donor 2, donor 1), Th")
+
+
 def test_a_deep_copy_is_edited_alone(tree):
     other = copy.deepcopy(tree)
     other.remove("T")

@@ -48,7 +48,11 @@ def among_others(adata):
     X[:n_cells, :n_genes] = adata.X.toarray()
     tables = (pd.concat([table, table.set_axis(table.index + " too")]) for table in (adata.obs, adata.var))
     orders = [rng.permutation(length) for length in X.shape]
-    many = ad.AnnData(sp.csr_matrix(X), *tables)[np.ix_(*orders)].copy()
+    many = ad.AnnData(sp.csr_matrix(X), *tables)
+    for key, table in adata.obsm.items():
+        if isinstance(table, pd.DataFrame):
+            many.obsm[key] = pd.concat([table, table.set_axis(table.index + " too")])
+    many = many[np.ix_(*orders)].copy()
     return many, np.argsort(orders[0])[:n_cells], np.argsort(orders[1])[:n_genes]
 
 

@@ -8,6 +8,8 @@ import re
 import warnings
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from small import QUICK, SMALL
 
@@ -142,7 +144,6 @@ gp_activities = expimap_model.get_gene_program_scores(query_data)
 MISSING_NAMES = {  # what each block of a later model lacks today
     "mvTCR: multi-modal integration": "mvTCR",
     "zenodo: model sharing": "zenodo",
-    "TOTALVI: multi-modal integration": "TOTALVI",
     "SageNet: spatial mapping": "SageNet",
 }
 
@@ -161,6 +162,8 @@ def names(atlas, reference_cells, query_cells, trained, tmp_path, monkeypatch) -
     query_cells.write_h5ad("query_data.h5ad")
     reference_cells.obsm["X_emb"] = trained.get_latent_representation()
     query_cells.obsm["X_emb"] = sca.models.SCVI.load_query_data(query_cells, trained).get_latent_representation()
+    proteins = np.random.default_rng(0).poisson(9, (reference_cells.n_obs, 2))
+    reference_cells.obsm["protein_expression"] = pd.DataFrame(proteins, reference_cells.obs_names, ["CD3", "CD4"])
     labelled = sca.models.SCANVI(reference_cells, batch_key="batch", labels_key="cell_type", **SMALL)
     labelled.train(**QUICK)
     return {
@@ -173,8 +176,12 @@ def names(atlas, reference_cells, query_cells, trained, tmp_path, monkeypatch) -
     }  # fmt: skip
 
 
+PAIR = "latent_rna, latent_protein = model.get_latent_representation("  # which gives one array unless asked for two
+
+
 def run(block: str, names: dict) -> dict:
     code = block.replace("import scarches as sca", "import scarches_widgets as sca").replace("import gdown\n", "")
+    code = code.replace(PAIR, PAIR + 'modality=("rna", "protein")')
     with warnings.catch_warnings():
         exec(compile(code, "seed block", "exec"), names)
     return names
@@ -188,6 +195,8 @@ def test_a_block_of_the_seed_runs_as_printed(title, names):
         assert set(after["predictions"]) <= set(names["adata"].obs["cell_type"])
     if "latent" in after:
         assert after["latent"].shape == (names["adata_query"].n_obs, 4)
+    if "latent_rna" in after:
+        assert after["latent_rna"].shape == after["latent_protein"].shape == (names["adata"].n_obs, 20)
 
 
 @pytest.mark.parametrize("title", MISSING_NAMES)

@@ -176,7 +176,7 @@ def _faults(
     known = numbers[~np.isnan(numbers)] if numbers.dtype.kind == "f" else numbers
     raw = "Pass raw counts of antibodies (before CLR or DSB), as the sequencer counted them."
     if len(known) and known.min() < 0:
-        yield error("negative-proteins", where, int((known < 0).sum()))(
+        yield error("negative-proteins", where, count=int((known < 0).sum()))(
             f"{where} has {counted(int((known < 0).sum()), 'negative value')} (lowest {known.min():g}).",
             "Counts are never negative; these look normalised or denoised.",
             raw,
@@ -184,7 +184,7 @@ def _faults(
     elif len(known) and not np.isfinite(known.max()):
         yield error("infinite-proteins", where)(f"{where} has infinite values.", "No loss can be computed.", raw)
     elif known.dtype.kind == "f" and (far := np.abs(known - np.rint(known)) > ROUNDING_NOISE).any():
-        yield error("fractional-proteins", where, int(far.sum()))(
+        yield error("fractional-proteins", where, count=int(far.sum()))(
             f"{where} has {counted(int(far.sum()), 'value')} with a fraction ({known[far][0]:g}).",
             "Proteins are modelled as counts; these look normalised.",
             raw,

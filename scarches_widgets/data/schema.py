@@ -41,9 +41,9 @@ class DataSchema:
         Pairs of a column of `obs` and its levels.
     continuous_covariates
         Columns of `obs`.
-    protein_key, protein_names_key, proteins
+    protein_key, protein_names_key, protein_layer, proteins
         Key of `obsm` with the protein counts, key of `uns` with the names of its columns (None if they have names
-        themselves), and the proteins; see `modalities`.
+        themselves), layer of a MuData's proteins, and the proteins; see `modalities`.
     """
 
     genes: tuple[str, ...]
@@ -58,6 +58,7 @@ class DataSchema:
     continuous_covariates: tuple[str, ...] = ()
     protein_key: str | None = None
     protein_names_key: str | None = None
+    protein_layer: str | None = None
     proteins: tuple[str, ...] = ()
 
     def __post_init__(self):

@@ -4,6 +4,7 @@ from .expimap import EXPIMAP
 from .scanvi import SCANVI
 from .scpoli import scPoli
 from .scvi import SCVI
+from .totalvi import TOTALVI
 from .trvae import TRVAE
 
-__all__ = ["EXPIMAP", "SCANVI", "SCVI", "TRVAE", "scPoli"]
+__all__ = ["EXPIMAP", "SCANVI", "SCVI", "TOTALVI", "TRVAE", "scPoli"]

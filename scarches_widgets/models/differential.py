@@ -39,6 +39,7 @@ from ..nn.expression import NOT_OF_COUNTS
 from ..nn.noise import Noise, seed_of
 
 if TYPE_CHECKING:
+    from ..data.minibatches import Minibatch
     from .base import Model
 
 Selection = str | Sequence[int] | Sequence[bool] | np.ndarray | pd.Series | None
@@ -201,17 +202,27 @@ class Draws:
                 if self._batches is not None:
                     codes = torch.from_numpy(self._batches[start : start + len(cells)]).to(device)
                     cells = replace(cells, categories={**cells.categories, BATCH: codes})
-                hidden.append(module.decoder(z, cells))
+                hidden.append(self.kept(z, cells))
                 start += len(cells)
-        is_softmax = self.model.schema.size_factor_key is None
-        return ExpectedShares(module.decoder.fraction_logits, torch.cat(hidden), is_softmax)
+        return self.expected(torch.cat(hidden))
+
+    def kept(self, z: Tensor, cells: Minibatch) -> Tensor:
+        """What is kept of drawn cells, (cells, any width)."""
+        return self.model.module.decoder(z, cells)
+
+    def expected(self, kept: Tensor) -> ExpectedShares:
+        """What is compared, from what was kept."""
+        return ExpectedShares(
+            self.model.module.decoder.fraction_logits, kept, self.model.schema.size_factor_key is None
+        )
 
 
 class ExpectedShares:
     """Each draw's expected shares, gene block by gene block."""
 
     def __init__(self, last_layer, hidden: Tensor, is_softmax: bool):
-        self._weight, self._bias, self._hidden = last_layer.weight, last_layer.bias, hidden
+        self._weight, self._bias = last_layer.weight.detach(), last_layer.bias
+        self._hidden = hidden[:, : self._weight.shape[1]]
         self._is_softmax = is_softmax
         self.n_genes = len(self._bias)
         if is_softmax:

@@ -308,7 +308,7 @@ class ExpressionVerbs:
     def get_elbo(self, adata=None, *, seed: int = 0, batch_size: int = 256) -> float:
         """Mean evidence lower bound, in nats per cell; higher is better. One posterior sample per cell."""
         terms = self._loss_terms(adata, seed, batch_size)
-        return -float(sum(term for name, term in terms.items() if name == "reconstruction" or name.startswith("kl_")))
+        return -float(sum(term for name, term in terms.items() if name.startswith(("reconstruction", "kl_"))))
 
     def get_reconstruction_error(self, adata=None, *, seed: int = 0, batch_size: int = 256) -> float:
         """Mean of −log p(counts | z), in nats per cell, at one posterior sample per cell; lower is better."""

@@ -39,6 +39,7 @@ class Adam:
         self.parameters = list(parameters)
         self._undecayed = {id(parameter) for parameter in undecayed}
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
+        self.paces: dict[int, float] = {}  # id of a parameter -> its learning rate as a share of lr, where not 1
         self._moments: dict[int, dict[str, Tensor]] = {}  # place of a parameter -> its moments, once it has had a step
 
     def zero_grad(self) -> None:
@@ -47,14 +48,15 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        ready = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
-        spared = [i for i in ready if id(self.parameters[i]) in self._undecayed]
-        self._step([i for i in ready if i not in spared], self.weight_decay)
-        self._step(spared, 0.0)
+        alike: dict[tuple[bool, float], list[int]] = {}
+        for i, parameter in enumerate(self.parameters):
+            if parameter.grad is not None:
+                kind = id(parameter) in self._undecayed, self.paces.get(id(parameter), 1.0)
+                alike.setdefault(kind, []).append(i)
+        for (is_spared, pace), places in alike.items():
+            self._step(places, 0.0 if is_spared else self.weight_decay, pace * self.lr)
 
-    def _step(self, places: list[int], weight_decay: float) -> None:
-        if not places:
-            return
+    def _step(self, places: list[int], weight_decay: float, lr: float) -> None:
         parameters = [self.parameters[i] for i in places]
         moments = [self._moments.setdefault(i, _start(self.parameters[i])) for i in places]
         adam(
@@ -68,7 +70,7 @@ class Adam:
             amsgrad=False,
             beta1=BETAS[0],
             beta2=BETAS[1],
-            lr=self.lr,
+            lr=lr,
             weight_decay=weight_decay,
             eps=self.eps,
             maximize=False,

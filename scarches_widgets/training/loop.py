@@ -1,9 +1,10 @@
 """The training loop: a generator of events that knows a model only as something with a loss.
 
 `module(minibatch, kl_weight=…)` gives a `Loss`. A module may have `after_step(rate, …)`, `undecayed` (parameters that
-weight decay spares) and `before_epoch(epoch, cells, plan)`, which says whether the loss is another one from then on.
-Nothing here prints, shows or decides when to stop early for the user's sake: whoever iterates does, by asking for no
-further event. Clean-up stands in a `finally`.
+weight decay spares), `paces` (pairs of a parameter and the share of the learning rate at which it learns) and
+`before_epoch(epoch, cells, plan)`, which says whether the loss is another one from then on. Nothing here prints, shows
+or decides when to stop early for the user's sake: whoever iterates does, by asking for no further event. Clean-up
+stands in a `finally`.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def training_events(
 def _events(module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosave: Autosave | None) -> Iterator[Event]:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = plan.optimizer(parameters, getattr(module, "undecayed", ()))
+    optimizer.paces = {id(parameter): pace for parameter, pace in getattr(module, "paces", ())}
     watch_column, warnings = _watched(module, cells, plan)
     progress = Progress(Watch(plan.early_stopping_kwargs))
     best = None

@@ -22,6 +22,8 @@ PUBLISHED_SPELLINGS = {
     "condition_keys": "batch_key",
     "cell_type_key": "labels_key",
     "cell_type_keys": "labels_key",
+    "protein_expression_obsm_key": "protein_key",
+    "protein_names_uns_key": "protein_names_key",
     # networks
     "latent_dim": "n_latent",
     "dr_rate": "dropout_rate",
@@ -29,12 +31,15 @@ PUBLISHED_SPELLINGS = {
     "beta": "mmd_weight",
     "use_bn": "use_batch_norm",
     "use_ln": "use_layer_norm",
+    "gene_dispersion": "dispersion",
+    "dropout_rate_encoder": "dropout_rate",
     # surgery
     "new_n_ext": "n_new_terms",
     "new_ext_mask": "new_gene_sets",
     "new_soft_ext_mask": "soft_new_mask",
     # training
     "classification_ratio": "classification_weight",
+    "pro_recons_weight": "protein_weight",
     "n_epochs": "max_epochs",
     "learning_rate": "lr",
     "train_frac": "train_size",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from scarches_widgets.data.schema import DataSchema
 from scarches_widgets.models.scanvi import SCANVIConfig, SCANVIModule
 from scarches_widgets.models.scvi import SCVIConfig, SCVIModule
+from scarches_widgets.models.totalvi import TOTALVIConfig, TOTALVIModule
 
 NORMS = ("encoder", "decoder", "none", "both")
 
@@ -73,6 +76,25 @@ def scanvi_module(saved: dict) -> tuple[SCANVIModule, DataSchema]:
     return module.eval(), schema
 
 
+def totalvi_module(saved: dict) -> tuple[TOTALVIModule, DataSchema]:
+    """Our module with the weights of a saved TOTALVI."""
+    registry = saved["attr_dict"]["registry_"]
+    proteins = registry["field_registries"]["proteins"]
+    key = proteins["data_registry"].get("mod_key") or proteins["data_registry"]["attr_key"]
+    genes = saved["var_names"]
+    saved = saved | {"var_names": genes["rna"] if isinstance(genes, dict) else genes}
+    names = tuple(map(str, proteins["state_registry"]["column_names"]))
+    schema = replace(schema_of(saved), protein_key=key, proteins=names)
+    old = tuple(map(int, registry["scvi_version"].split(".")[:2])) < (1, 2)
+    config = replace(config_of(saved, TOTALVIConfig), background_scale="exp" if old else "softplus")
+    module = TOTALVIModule(schema, config)
+    renamed = _Renamed(saved["model_state_dict"], module).of_totalvi()
+    ours = {name: value for name, value in module.state_dict().items() if name.startswith("adversary.")}
+    ours["proteins.measured.blocks.0"] = torch.ones(len(schema.batches), len(names))
+    module.load_state_dict(renamed | ours)
+    return module.eval(), schema
+
+
 def schema_of(saved: dict) -> DataSchema:
     fields = saved["attr_dict"]["registry_"]["field_registries"]
     batch, labels = (fields[name]["state_registry"] for name in ("batch", "labels"))
@@ -125,6 +147,38 @@ class _Renamed:
         last = f"classifier.classifier.{int('classifier.hidden.linears.0.weight' in self.wanted)}"  # 0: linear
         self.ours["classifier.rows.blocks.0"] = self.theirs[f"{last}.weight"]
         self.ours["classifier.biases.blocks.0"] = self.theirs[f"{last}.bias"][:, None]
+        return self.ours
+
+    def of_totalvi(self) -> dict:
+        self.hidden("encoder.hidden", "encoder.encoder")
+        self.linear("encoder.mean", "encoder.z_mean_encoder")
+        self.linear("encoder.log_variance", "encoder.z_var_encoder")
+        for ours, theirs in {
+            "decoder.hidden": "px_decoder",
+            "proteins.background": "py_back_decoder",
+            "proteins.foreground": "py_fore_decoder",
+            "proteins.mixing": "sigmoid_decoder",
+        }.items():
+            self.hidden(f"{ours}.layers", f"decoder.{theirs}")
+        for ours, theirs in {
+            "decoder.fraction_logits": "px_scale_decoder",
+            "decoder.inflation": "px_dropout_decoder_gene",
+            "proteins.background_mean": "py_back_mean_log_alpha",
+            "proteins.background_scale": "py_back_mean_log_beta",
+            "proteins.increment": "py_fore_scale_decoder",
+            "proteins.background_logits": "py_background_decoder",
+        }.items():
+            self.linear(f"{ours}.linear", f"decoder.{theirs}.fc_layers.Layer 0.0")
+        self.ours["decoder.log_inverse_dispersion.shared"] = self.theirs["px_r"]
+        self.ours["proteins.log_inverse_dispersion.shared"] = self.theirs["py_r"]
+        for ours, theirs in {
+            "log_efficiency": "log_per_batch_efficiency",
+            "prior_mean": "background_pro_alpha",
+            "prior_log_scale": "background_pro_log_beta",
+        }.items():
+            table = f"proteins.{ours}.blocks.0"
+            theirs = self.theirs.get(theirs)  # before 1.3, there was no efficiency
+            self.ours[table] = torch.zeros_like(self.wanted[table]) if theirs is None else theirs.T
         return self.ours
 
     def hidden(self, ours: str, theirs: str) -> None:

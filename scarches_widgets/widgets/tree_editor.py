@@ -515,7 +515,7 @@ class TreeEditor(View):
         return f"Tree of cell types: {self._facts()}; {n:,} edit{'s' * (n != 1)}.{below}"
 
     def _picture(self, format: str) -> bytes:
-        from .tree_picture import tree_picture
+        from ..mapping.hierarchy.picture import tree_picture
 
         return tree_picture(self.hierarchy, format)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from ...data.names import DataError, did_you_mean, listed, shown
@@ -548,14 +549,15 @@ class Hierarchy:
         cells = self.counted_labels()
         cells["dataset"] = [dataset or "cells" for dataset in cells["dataset"]]
         batches = sorted(set(cells["dataset"])) or ["cells"]
-        table = pd.DataFrame(0, index=[node.id for node in self], columns=batches)
-        for row in cells.dropna(subset="node").itertuples():
-            table.at[row.node, row.dataset] += row.n_cells
+        nodes = list(self)
+        row_of = {node.id: row for row, node in enumerate(nodes)}
+        table = np.zeros((len(nodes), len(batches)), dtype=int)
+        for label in cells.dropna(subset="node").itertuples():
+            table[row_of[label.node], batches.index(label.dataset)] += label.n_cells
         if below:
-            for node in reversed(list(self)[1:]):
-                table.loc[node.parent.id] += table.loc[node.id]
-        table.index = pd.Index([node.name for node in self], name="node")
-        return table
+            for row, node in reversed(list(enumerate(nodes))[1:]):
+                table[row_of[node.parent.id]] += table[row]
+        return pd.DataFrame(table, index=pd.Index([node.name for node in nodes], name="node"), columns=batches)
 
     def apply(self, adata: AnnData, key: str, level: int | None = None, *, dataset: str | None = None) -> pd.Series:
         """Translate labels into names of this tree, at a chosen depth.

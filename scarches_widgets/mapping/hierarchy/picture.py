@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from ..data.names import shown
-from ..mapping.hierarchy import Hierarchy, Node
-from ..mapping.pictures import COLOURS, figure, picture_bytes
+from ...data.names import shown
+from ..pictures import COLOURS, figure, picture_bytes
+from .nodes import Node
+from .tree import Hierarchy
 
 MOST_LEAVES = 60
-LONGEST = 32  # characters of a name
+LONGEST = 32  # characters of a name with its synonyms
 ROW, COLUMN = 0.21, 2.3  # inches
 
 
 def tree_picture(tree: Hierarchy, format: str) -> bytes:
-    """As "png" or "svg": from left to right, as deep as 60 rows allow; what is not drawn is counted."""
+    """As "png" or "svg": from left to right, as deep as 60 rows allow; what is not drawn is counted.
+
+    Behind each name are its synonyms and, if cells were counted, the cells of the node and of all below it.
+    """
     shown_nodes = _fitting(tree)
+    n_cells = tree.counts(below=True).sum(axis=1)
     rows: dict[int, float] = {}
     leaves = 0
     for node in reversed(shown_nodes):  # children first
@@ -35,7 +40,9 @@ def tree_picture(tree: Hierarchy, format: str) -> bytes:
             axis.plot([node.depth + 0.06, node.depth + 0.98], [y, y], color="#8a8a93", linewidth=0.8, zorder=0)
         if node.parent is not None:
             axis.plot([node.depth - 0.02, node.depth], [y, y], color="#8a8a93", linewidth=0.8)
-        text = _cut(node.name) + (f"  (+{hidden:,})" if hidden else "")
+        text = _cut(" = ".join([node.name, *([", ".join(node.names[1:])] if node.names[1:] else [])]))
+        text += f"  {n_cells[node.name]:,}" if n_cells[node.name] else ""
+        text += f"  (+{hidden:,} nodes)" if hidden else ""
         axis.text(node.depth + 0.1, y, text, fontsize=7.5, va="center", backgroundcolor="white")
     axis.set(xlim=(-0.1, depth + 1.2), ylim=(-0.8, leaves - 0.2))
     return picture_bytes(drawn, format, most_colours=64)

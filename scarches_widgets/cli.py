@@ -43,11 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def demo(options: argparse.Namespace) -> None:
     """The whole journey on simulated cells: train a reference, map a query of an unseen batch, write a report."""
-    from . import datasets
+    from . import datasets, models
     from .mapping.jobs import MapJob, run_map_job
 
     options.out.mkdir(parents=True, exist_ok=True)
-    atlas = datasets.atlas(**DEMO, seed=options.seed)
+    reads_proteins = hasattr(getattr(models, options.model, None), "obsm_keys")
+    atlas = (datasets.cite_seq if reads_proteins else datasets.atlas)(**DEMO, seed=options.seed)
+    # the laboratory of one batch names families only: what belongs below them, a tree learns from the others
+    is_coarse = atlas.obs["batch"] == atlas.obs["batch"].unique()[1]
+    atlas.obs["lab_label"] = atlas.obs["cell_type"].astype(str).mask(is_coarse, atlas.obs["type_level2"].astype(str))
     path = options.out / "simulated_atlas.h5ad"
     atlas.write_h5ad(path, compression="gzip")
     job = MapJob(
@@ -58,6 +62,7 @@ def demo(options: argparse.Namespace) -> None:
         query_batches=[atlas.obs["batch"].unique().tolist()[-1]],
         batch_key="batch",
         labels_key="cell_type",
+        tree_key="lab_label",
         n_neighbors=30,
         seed=options.seed,
         overwrite=True,
@@ -183,6 +188,9 @@ def _parser() -> argparse.ArgumentParser:
             child.add_argument("--leave-out", nargs="+", metavar="BATCH", help="batches to leave out of the reference")
             continue
         child.add_argument("--query", help="h5ad file of the query")
+        child.add_argument(
+            "--tree-key", help="column of obs with labels that may differ by batch: learn a tree from them"
+        )
         child.add_argument("--query-batches", nargs="+", metavar="BATCH", help="batches that are the query")
         child.add_argument("--reference-batches", nargs="+", metavar="BATCH", help="batches that are the reference")
         child.add_argument("--saved-model", help="folder of a saved reference model, instead of training one")

@@ -41,6 +41,18 @@ def test_map_trains_a_reference_and_writes_labels_embedding_models_and_report(at
     assert "surgery + kNN" in capsys.readouterr().out
 
 
+def test_map_with_a_tree_writes_it_and_what_it_calls_the_query(atlas_file, tmp_path):
+    out = tmp_path / "mapped"
+    status = run("map", "--reference", atlas_file, "--query-batches", "batch2", "--batch-key", "batch", "--tree-key",
+                 "type_level2", "--out", out, *QUICK)  # fmt: skip
+    assert status == 0
+    tree = sca.hierarchy.Hierarchy.from_json((out / "tree.json").read_text())
+    assert tree.datasets == ["batch0", "batch1"] and "T cells" in tree
+    labels = pd.read_csv(out / "labels.csv", index_col="cell")
+    assert list(labels) == ["batch", "named", "path_probability", "gate"]
+    assert "Tree of types" in (out / "report.html").read_text() and not (out / "scores.csv").exists()
+
+
 def test_map_with_a_model_that_learns_labels_writes_its_own_beside_the_neighbours(atlas_file, tmp_path):
     out = tmp_path / "mapped"
     status = run("map", "--model", "SCANVI", "--reference", atlas_file, "--query-batches", "batch2", "--batch-key",
@@ -151,6 +163,17 @@ def test_the_demo_labels_an_unseen_batch_better_than_the_baseline(tmp_path):
     assert ours["accuracy"] >= 0.9
     assert (ours > baseline).all()
     assert (tmp_path / "report.html").stat().st_size < 2e6
+    tree = sca.hierarchy.Hierarchy.from_json((tmp_path / "tree.json").read_text())
+    families = {node.name: {child.name for child in node.children} for node in tree.root.children}
+    assert families.pop(tree["CD56dim NK"].name) == set(), "one type is its family"
+    assert families == {
+        "T cells": {"CD4 naive T", "CD4 memory T", "CD8 cytotoxic T"},
+        "B cells": {"Naive B", "Memory B"},
+        "Monocytes": {"Classical monocyte", "Nonclassical monocyte"},
+    }
+    labels = pd.read_csv(tmp_path / "labels.csv", index_col="cell")
+    truth = ad.read_h5ad(tmp_path / "simulated_atlas.h5ad").obs.loc[labels.index, "cell_type"]
+    assert (labels["named"] == truth).mean() > 0.85
 
 
 SMALL_DEMO = {"n_obs": 800, "n_vars": 200, "n_batches": 3, "n_types": 4}

@@ -35,6 +35,10 @@ PUBLISHED_FOR_SURGERY = {
     "use_batch_norm": "none",
 }
 SURGERY_READY = {"SCVI": PUBLISHED_FOR_SURGERY, "SCANVI": PUBLISHED_FOR_SURGERY}
+LABELS = (  # columns of labels.csv, as far as there are any
+    "batch", "predicted", "uncertainty", "classified", "classified_uncertainty", "novelty", "named", "path_probability",
+    "gate",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -67,6 +71,7 @@ class MapJob:
     saved_model: Path | None = None
     batch_key: str | None = None
     labels_key: str | None = None
+    tree_key: str | None = None  # labels that may differ by batch: a tree is learned from them, and names the query
     layer: str | None = None
     n_neighbors: Annotated[int, Field(ge=1)] = 50
     threshold: Annotated[float, Field(ge=0, le=1)] = 1.0  # cells of larger uncertainty become "Unknown"
@@ -91,7 +96,8 @@ def run_map_job(job: MapJob, tell: Tell, progress: bool = True) -> Mapped:
     """Map, label, score and write; `tell` is given each event.
 
     Writes into `job.out`: `labels.csv`, `scores.csv`, `mapped.h5ad` (embedding and labels of reference and query),
-    `reference_model/` (if it was trained here), `query_model/`, `report.html`.
+    `reference_model/` (if it was trained here), `query_model/`, `report.html`; with a tree, `tree.json` and, in
+    `labels.csv`, what it calls the cells.
     """
     if job.out.exists() and not job.overwrite:
         raise FileExistsError(f"'{job.out}' exists. Choose another folder, or pass overwrite.")
@@ -109,6 +115,7 @@ def finish(job: MapJob, reference: Model, query_cells: AnnData, tell: Tell, prog
         reference,
         query_cells,
         labels_key=job.labels_key,
+        tree_key=job.tree_key,
         n_neighbors=job.n_neighbors,
         threshold=job.threshold,
         surgery=job.surgery,
@@ -188,11 +195,13 @@ def _write(job: MapJob, reference: Model, mapped: Mapped) -> None:
         reference.save(job.out / "reference_model", overwrite=job.overwrite)
     mapped.model.save(job.out / "query_model", overwrite=job.overwrite)
     mapped.cells.write_h5ad(job.out / "mapped.h5ad", compression="gzip")
+    is_query = mapped.cells.obs["role"] == "query"
+    labels = mapped.cells.obs.loc[is_query, [column for column in LABELS if column in mapped.cells.obs]]
+    if mapped.tree is not None:
+        (job.out / "tree.json").write_text(mapped.tree.to_json(), encoding="utf-8")
+    if mapped.scores is not None or mapped.tree is not None:
+        labels.to_csv(job.out / "labels.csv", index_label="cell")
     if mapped.scores is not None:
-        is_query = mapped.cells.obs["role"] == "query"
-        columns = ["batch", "predicted", "uncertainty", "classified", "classified_uncertainty", "novelty"]
-        written = mapped.cells.obs.loc[is_query, mapped.cells.obs.columns.intersection(columns, sort=False)]
-        written.to_csv(job.out / "labels.csv", index_label="cell")
         mapped.scores.to_csv(job.out / "scores.csv", index_label="method")
     title = f"{job.query.name if job.query else ', '.join(job.query_batches)} on {job.reference.name}"
     write_report(job.out / "report.html", title, mapped, reference)

@@ -1,4 +1,4 @@
-"""From a reference model and a query to labels and honest scores: surgery, training, kNN transfer, and a baseline."""
+"""From a reference model and a query to labels and honest scores: surgery, kNN transfer, a baseline, a tree."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..data.names import DataError
 from ..data.schema import as_text
 from ..models.base import Model
 from . import metrics
+from .hierarchy import Hierarchy, learn_tree, predict_labels
 from .transfer import weighted_knn_trainer, weighted_knn_transfer
 
 if TYPE_CHECKING:
@@ -32,17 +34,22 @@ class Mapped:
     cells
         Reference and query together, without counts. `obs`: `role` ("reference" or "query"), `batch`, and where labels
         were asked for `label` (the label given in the data; empty if none), `predicted` and `uncertainty` (query only);
-        if the model has a classifier of these labels, also its `classified`, `classified_uncertainty` and `novelty`.
+        if the model has a classifier of these labels, also its `classified`, `classified_uncertainty` and `novelty`;
+        with a tree `tree_label` (given; empty if none), and what the tree calls the query: `named`, `path_probability`,
+        `gate`.
         `obsm`: "X_mapped", latents of the adapted model, and "X_pca", the baseline.
     model
         The adapted model.
     scores
         One row per method, one column per score; see `metrics`. None without labels.
+    tree
+        Learned from the reference's batches and trained, its cells counted by batch. None unless asked for.
     """
 
     cells: AnnData
     model: Model
     scores: pd.DataFrame | None
+    tree: Hierarchy | None = None
 
 
 def map_onto(
@@ -50,6 +57,7 @@ def map_onto(
     query: AnnData,
     *,
     labels_key: str | None = None,
+    tree_key: str | None = None,
     n_neighbors: int = 50,
     threshold: float = 1.0,
     surgery: Dict[str, Any] | None = None,
@@ -65,6 +73,9 @@ def map_onto(
         Its labels, if it has any, are used for scores only.
     labels_key
         Column of the reference's `obs` to transfer; None: no labels.
+    tree_key
+        Column of the reference's `obs` with labels that each batch may have given by rules of its own. A tree of types
+        is learned from them and names the query's cells; see `hierarchy.learn_tree`. None: no tree.
     n_neighbors, threshold
         See `weighted_knn_transfer`.
     surgery, train
@@ -78,14 +89,15 @@ def map_onto(
     unseen = {"query_labels": "ignore"} if hasattr(reference, "predict") else {}
     model = type(reference).load_query_data(query, reference, **(unseen | (surgery or {})))
     model.train(**(train or {}))
-    cells = _together(reference, query, labels_key)
+    cells = _together(reference, query, {"label": labels_key, "tree_label": tree_key})
     is_query = (cells.obs["role"] == "query").to_numpy()
     cells.obsm[EMBEDDING] = np.concatenate(
         [reference.get_latent_representation(), model.get_latent_representation()], dtype=np.float32
     )
     cells.obsm[BASELINE] = _principal_components(reference, model)
+    tree = None if tree_key is None else _named_by_tree(cells, is_query, tree_key)
     if labels_key is None:
-        return Mapped(cells, model, None)
+        return Mapped(cells, model, None, tree)
     cells.obs["predicted"], cells.obs["uncertainty"] = "", np.nan
     rows = {}
     for key, method in METHODS.items():
@@ -99,11 +111,11 @@ def map_onto(
         rows[CLASSIFIER] = _scores(cells, is_query, EMBEDDING, said["label"].to_numpy(), said["uncertainty"].to_numpy())
         cells.obs["classified"], cells.obs["classified_uncertainty"], cells.obs["novelty"] = "", np.nan, np.nan
         cells.obs.loc[is_query, ["classified", "classified_uncertainty", "novelty"]] = said.to_numpy()
-    return Mapped(cells, model, pd.DataFrame(rows).T)
+    return Mapped(cells, model, pd.DataFrame(rows).T, tree)
 
 
-def _together(reference: Model, query: AnnData, labels_key: str | None) -> AnnData:
-    """An AnnData of both, without counts."""
+def _together(reference: Model, query: AnnData, labels: Dict[str, str | None]) -> AnnData:
+    """An AnnData of both, without counts; `labels` names a column here and the key of that in the data."""
     from anndata import AnnData
 
     parts = []
@@ -111,9 +123,10 @@ def _together(reference: Model, query: AnnData, labels_key: str | None) -> AnnDa
         obs = pd.DataFrame({"role": role}, index=adata.obs_names.astype(str))
         batch_key = reference.schema.batch_key
         obs["batch"] = as_text(adata.obs[batch_key]) if batch_key else role
-        if labels_key is not None:
-            given = labels_key in adata.obs
-            obs["label"] = pd.Series(as_text(adata.obs[labels_key]), obs.index).fillna("") if given else ""
+        for column, key in labels.items():
+            if key is not None:
+                given = key in adata.obs
+                obs[column] = pd.Series(as_text(adata.obs[key]), obs.index).fillna("") if given else ""
         parts.append(obs)
     return AnnData(obs=pd.concat(parts))
 
@@ -147,6 +160,21 @@ def _transferred(cells, is_query, key, n_neighbors, threshold) -> tuple[np.ndarr
         query, ref_adata_obs=reference.obs[labelled], label_keys="label", knn_model=knn, threshold=threshold
     )
     return labels["label"].to_numpy(), uncertainty["label"].to_numpy()
+
+
+def _named_by_tree(cells: AnnData, is_query: np.ndarray, tree_key: str) -> Hierarchy:
+    """The tree of the reference's batches, those of most labels first; writes what it calls the query's cells."""
+    labelled = cells[~is_query & (cells.obs["tree_label"] != "").to_numpy()]
+    if not labelled.n_obs:
+        raise DataError(f"No cell of the reference has a '{tree_key}', so no tree can be learned from it.")
+    batches = labelled.obs.groupby("batch")["tree_label"].agg(["nunique", "size"])
+    order = batches.sort_values(["nunique", "size"], ascending=False, kind="stable").index
+    tree, _ = learn_tree(labelled, "batch", order, "tree_label", use_rep=EMBEDDING)
+    said = predict_labels(cells[is_query], tree, use_rep=EMBEDDING).frame
+    cells.obs["named"], cells.obs["path_probability"], cells.obs["gate"] = "", np.nan, ""
+    for column, name in (("named", "label"), ("path_probability", "path_probability"), ("gate", "gate")):
+        cells.obs.loc[is_query, column] = said[name].to_numpy()
+    return tree
 
 
 def _scores(cells, is_query, key, predicted, uncertainty) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""One HTML page that tells how a mapping went: scores, curves, embedding, labels. Opens offline, runs no script."""
+"""One HTML page that tells how a mapping went: scores, curves, embedding, labels, tree. Offline, without scripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ..data.names import listed
 from ..models.base import Model
+from .hierarchy import Hierarchy, hierarchical_f1
+from .hierarchy.picture import tree_picture
 from .pictures import COLOURS, draw_groups, figure, palette, picture_bytes
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ p.lead { font-size: 1.05rem; } .soft, figcaption, th small { color: var(--soft);
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line);
        text-align: right; vertical-align: top; } th:first-child { text-align: left; }
-th small { display: block; font-weight: normal; line-height: 1.3; }
+th.left, td.left { text-align: left; } th small { display: block; font-weight: normal; line-height: 1.3; }
 .scroll { overflow-x: auto; }
 figure { margin: 1rem 0; } img { max-width: 100%; background: #fff; border-radius: 6px; border: 1px solid var(--line); }
 figcaption { font-size: .9rem; }
@@ -62,11 +65,9 @@ def write_report(path: Path, title: str, mapped: Mapped, reference: Model) -> No
     body = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(_summary(mapped, reference))}</p>']
     if mapped.scores is not None:
         body += ["<h2>Scores</h2>", _table(mapped.scores)]
-    for heading, png, caption in figures:
-        body.append(
-            f'<h2>{heading}</h2><figure><img alt="{_text(caption)}" src="data:image/png;base64,{png}">'
-            f"<figcaption>{_text(caption)}</figcaption></figure>"
-        )
+    body += [_figure(*parts) for parts in figures]
+    if mapped.tree is not None:
+        body += _tree_section(mapped)
     body += ["<h2>Genes</h2>", f"<p>{_text(mapped.model.gene_report)}</p>"]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -106,6 +107,66 @@ def _table(scores: pd.DataFrame) -> str:
         values = "".join(f"<td>{value:.3f}</td>" for value in scores[column])
         rows += f"<tr><th>{name}<small>{meaning}</small></th>{values}</tr>"
     return f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _figure(heading: str, png: str, caption: str) -> str:
+    return (
+        f'<h2>{heading}</h2><figure><img alt="{_text(caption)}" src="data:image/png;base64,{png}">'
+        f"<figcaption>{_text(caption)}</figcaption></figure>"
+    )
+
+
+def _tree_section(mapped: Mapped) -> list[str]:
+    """The tree with the reference's cells, how well it names the query's, and how many it calls what."""
+    tree, query = mapped.tree, mapped.cells.obs[mapped.cells.obs["role"] == "query"]
+    png = base64.b64encode(tree_picture(tree, "png")).decode()
+    caption = (
+        f"Learned from the labels of {_batches(mapped, 'reference')} in the latent space: labels of one type share a "
+        "node, and coarse ones stand above finer ones. The numbers are the reference's cells."
+    )
+    counted = tree.counted_labels()
+    lost = [f"{row.label} ({row.dataset})" for row in counted[counted["node"].isna()].itertuples()]
+    if lost:
+        caption += f" Without a place: {listed(lost, 8)}."
+    rows = ""
+    for node in list(tree)[1:]:
+        said = {name: [a.dataset for a in node.aliases if a.name == name and a.dataset] for name in node.names}
+        labels = "; ".join(f"{name} ({', '.join(of)})" for name, of in said.items() if of)
+        n = int((query["named"] == node.name).sum())
+        name = "&emsp;" * (node.depth - 1) + _text(node.name)
+        rows += f'<tr><th>{name}</th><td class="left">{_text(labels)}</td><td>{n:,}</td></tr>'
+    n = int((~query["named"].isin([node.name for node in list(tree)[1:]])).sum())
+    rows += f'<tr><th>not named</th><td class="left"></td><td>{n:,}</td></tr>'
+    table = (
+        '<div class="scroll"><table><thead><tr><th>Node</th><th class="left">Labels (batches)</th><th>Query cells</th>'
+        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+    return [_figure("Tree of types", png, caption), f"<p>{_text(_how_named(tree, query))}</p>", table]
+
+
+def _how_named(tree: Hierarchy, query: pd.DataFrame) -> str:
+    """In words, how the tree's names agree with labels that the query came with."""
+    given = query["tree_label"].map(tree.find)
+    known = given.notna()
+    text = f"The tree names {len(query):,} query cells, each as finely as its neighbours agree."
+    if not known.any():
+        return text
+    pairs = list(zip(given[known], query.loc[known, "named"].map(tree.find)))
+    exact = sum(true is called for true, called in pairs)
+    coarser = sum(true.is_below(called) and not called.is_root for true, called in pairs)
+    finer = sum(called.is_below(true) for true, called in pairs)
+    none = sum(called.is_root for _, called in pairs)
+    wrong = len(pairs) - exact - coarser - finer - none
+    parts = {
+        "named as given in the data": exact,
+        "more coarsely": coarser,
+        "more finely": finer,
+        "not named": none,
+        "named otherwise": wrong,
+    }
+    shares = ", ".join(f"{n / len(pairs):.1%} {words}" for words, n in parts.items() if n)
+    f1 = hierarchical_f1([true.name for true, _ in pairs], [called.name for _, called in pairs], tree)
+    return f"{text} Of {len(pairs):,} with a label that it knows: {shares}. Hierarchical F1: {f1:.3f}."
 
 
 def _draw_curves(reference: Model, query: Model) -> str:

@@ -8,7 +8,9 @@ import pytest
 from small import QUICK, SMALL
 
 import scarches_widgets as sca
+from scarches_widgets.data.names import DataError
 from scarches_widgets.mapping import metrics
+from scarches_widgets.mapping.hierarchy.tree import REJECTIONS
 from scarches_widgets.mapping.journey import BASELINE, EMBEDDING, map_onto
 from scarches_widgets.mapping.report import write_report
 
@@ -66,6 +68,26 @@ def test_types_that_the_reference_lacks_are_told_by_their_uncertainty(reference_
     assert 0 <= mapped.scores.loc["surgery + kNN", "auroc_unknown_types"] <= 1
 
 
+def test_a_tree_is_learned_from_the_references_batches_and_names_the_query(mapped, trained, query_cells):
+    obs = trained.adata.obs
+    obs["said"] = obs["cell_type"].astype(str).mask(obs["batch"] == "batch1", obs["type_level2"].astype(str))
+    with_tree = map_onto(trained, query_cells, labels_key="cell_type", tree_key="said", n_neighbors=15, train=QUICK)
+    tree, cells = with_tree.tree, with_tree.cells
+    is_query = cells.obs["role"] == "query"
+    assert tree.counted_labels()["n_cells"].sum() == (~is_query).sum()
+    assert tree.find("CD4 naive T", "batch0") is not None, "the batch of the finer labels comes first"
+    assert set(cells.obs.loc[is_query, "named"]) <= {node.name for node in tree} | set(REJECTIONS)
+    assert (cells.obs.loc[~is_query, "named"] == "").all()
+    assert cells.obs.loc[is_query, "path_probability"].between(0, 1).all()
+    np.testing.assert_array_equal(cells.obsm[EMBEDDING], mapped.cells.obsm[EMBEDDING])
+    assert mapped.tree is None and "named" not in mapped.cells.obs
+
+
+def test_a_tree_of_labels_that_the_reference_does_not_have_is_refused(trained, query_cells):
+    with pytest.raises(DataError, match="No cell of the reference has a 'lineage'"):
+        map_onto(trained, query_cells, tree_key="lineage", train=QUICK)
+
+
 class Strict(HTMLParser):
     """Collects what a browser would load or run."""
 
@@ -81,9 +103,11 @@ class Strict(HTMLParser):
 
 def test_the_report_opens_offline_runs_nothing_and_shows_hostile_names_as_text(trained, query_cells, tmp_path):
     hostile = "<img src=x onerror=alert(1)>"
+    for adata in (trained.adata, query_cells):
+        adata.obs["said"] = adata.obs["cell_type"].astype(str).replace("Naive B", f"{hostile} $x^2$ & B")
     query_cells.obs["batch"] = hostile
     query_cells.obs["cell_type"] = hostile
-    mapped = map_onto(trained, query_cells, labels_key="cell_type", train=QUICK)
+    mapped = map_onto(trained, query_cells, labels_key="cell_type", tree_key="said", train=QUICK)
     write_report(tmp_path / "report.html", f"{hostile} on atlas", mapped, trained)
     page = (tmp_path / "report.html").read_text()
     parser = Strict()
@@ -91,7 +115,12 @@ def test_the_report_opens_offline_runs_nothing_and_shows_hostile_names_as_text(t
     assert parser.loads and all(source.startswith("data:image/png;base64,") for source in parser.loads)
     assert "script" not in parser.tags
     assert hostile not in page and "&lt;img src=x" in page
-    assert len(parser.loads) == 3
+    assert len(parser.loads) == 4
+    query = mapped.cells.obs[mapped.cells.obs["role"] == "query"]
+    assert f"{(query['named'] == query['tree_label']).mean():.1%} named as given in the data" in page
+    rows = re.findall(r"<tr><th>(?:&emsp;)*([^<]*)</th><td class=\"left\">[^<]*</td><td>([\d,]+)</td></tr>", page)
+    assert sum(int(n) for _, n in rows) == len(query)
+    assert dict(rows)["CD4 naive T"] == str((query["named"] == "CD4 naive T").sum())
     assert re.search(r"Content-Security-Policy\" content=\"default-src 'none'", page)
 
 

@@ -268,7 +268,7 @@ def _checked_batches(
     batches: np.ndarray,
     batch_key: str,
 ) -> tuple[list[str], list[str]]:
-    order, added = ([str(b) for b in part or ()] for part in (_several(batch_order), _several(batch_added)))
+    order, added = ([str(batch) for batch in _several(part)] for part in (batch_order, batch_added))
     known = set(batches)
     for batch in [*order, *added]:
         if batch not in known:
@@ -284,5 +284,7 @@ def _checked_batches(
     return order, added
 
 
-def _several(batches: Iterable[str] | str | None) -> Iterable[str] | None:
+def _several(batches: Iterable[str] | str | None) -> Iterable[str]:
+    if batches is None:
+        return []
     return [batches] if isinstance(batches, str) else batches

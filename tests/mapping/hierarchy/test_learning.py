@@ -113,6 +113,12 @@ def test_proposals_lead_to_the_same_tree_and_can_be_vetoed_one_by_one():
     assert len(tree.history) == len(proposals) - 1
 
 
+@pytest.mark.parametrize("kind", [tuple, np.array, pd.Index, iter])
+def test_data_sets_may_be_named_by_any_sequence(kind):
+    adata = data_sets(**TWO)
+    assert learn_tree(adata, "batch", kind(["d1", "d2"]), "label", use_rep="X_scvi")[0].datasets == ["d1", "d2"]
+
+
 def test_a_learned_tree_has_its_edits_evidence_and_counts():
     tree, _ = learn(data_sets(**TWO))
     (alias,) = (alias for alias in tree["B"].aliases if alias.dataset == "d2")

@@ -12,7 +12,7 @@ import scarches_widgets
 PACKAGE = Path(scarches_widgets.__file__).parent
 TIERS = [{"data", "nn"}, {"training"}, {"models"}, {"mapping", "hub"}, {"bridges", "widgets"}]
 MODELS_MAY_IMPORT = {"base", "surgery", "checkpoint", "expression", "differential", "freezing"}
-MODELS_MAY_IMPORT |= {"labels", "programs", "prototypes", "proteins"}
+MODELS_MAY_IMPORT |= {"labels", "places", "programs", "prototypes", "proteins"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 
 

@@ -144,7 +144,6 @@ gp_activities = expimap_model.get_gene_program_scores(query_data)
 MISSING_NAMES = {  # what each block of a later model lacks today
     "mvTCR: multi-modal integration": "mvTCR",
     "zenodo: model sharing": "zenodo",
-    "SageNet: spatial mapping": "SageNet",
 }
 
 
@@ -164,6 +163,7 @@ def names(atlas, reference_cells, query_cells, trained, tmp_path, monkeypatch) -
     query_cells.obsm["X_emb"] = sca.models.SCVI.load_query_data(query_cells, trained).get_latent_representation()
     proteins = np.random.default_rng(0).poisson(9, (reference_cells.n_obs, 2))
     reference_cells.obsm["protein_expression"] = pd.DataFrame(proteins, reference_cells.obs_names, ["CD3", "CD4"])
+    reference_cells.obsm["spatial"] = reference_cells.obsm["X_emb"][:, :2]
     labelled = sca.models.SCANVI(reference_cells, batch_key="batch", labels_key="cell_type", **SMALL)
     labelled.train(**QUICK)
     return {
@@ -195,6 +195,8 @@ def test_a_block_of_the_seed_runs_as_printed(title, names):
         assert set(after["predictions"]) <= set(names["adata"].obs["cell_type"])
     if "latent" in after:
         assert after["latent"].shape == (names["adata_query"].n_obs, 4)
+    if "spatial_predictions" in after:
+        assert list(after["spatial_predictions"]) == ["x", "y", "uncertainty", "confidence"]
     if "latent_rna" in after:
         assert after["latent_rna"].shape == after["latent_protein"].shape == (names["adata"].n_obs, 20)
 

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
-from ..data.names import DataError
 
 ALPHAS = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)  # that eBIC chooses from, the strictest first
 GAMMA = 0.5
@@ -67,7 +66,7 @@ def gene_network(z: np.ndarray, alpha: float | None = None) -> GeneNetwork:
 
     Raises
     ------
-    DataError
+    ValueError
         If the solver fails for every `alpha`.
     """
     n_cells, n_genes = z.shape
@@ -88,7 +87,7 @@ def gene_network(z: np.ndarray, alpha: float | None = None) -> GeneNetwork:
         if precision is not None:
             found[penalty] = (ebic, joined)
     if not found:
-        raise DataError(
+        raise ValueError(
             f"The graphical lasso found no gene network at alpha={alpha if alpha is not None else ALPHAS}: genes are "
             "too nearly copies of one another. Raise gene_network_alpha, or take a classifier without a network."
         )

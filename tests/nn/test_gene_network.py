@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from sklearn.covariance import graphical_lasso
 
-from scarches_widgets.data.names import DataError
 from scarches_widgets.nn import gene_network as module
 from scarches_widgets.nn.gene_network import gene_network
 
@@ -65,5 +64,5 @@ def test_of_many_genes_the_strongest_partial_correlations_are_taken(monkeypatch)
 
 def test_a_penalty_at_which_the_solver_fails_is_an_error_that_says_so(monkeypatch):
     monkeypatch.setattr(module, "_precision", lambda *_: None)
-    with pytest.raises(DataError, match=r"no gene network at alpha=0\.3.*Raise gene_network_alpha"):
+    with pytest.raises(ValueError, match=r"no gene network at alpha=0\.3.*Raise gene_network_alpha"):
         gene_network(chain(), alpha=0.3)

@@ -82,24 +82,37 @@ def seen_in(counts: Tensor) -> Seen:
 class _WithGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx, counts, seen, rows, *parameters):
-        value, gradients = _evaluated(counts, seen, rows, *parameters, wanted=ctx.needs_input_grad[3:])
-        ctx.save_for_backward(*gradients)
-        ctx.rows, ctx.n_rows = rows, len(parameters[2])
-        ctx.is_per_gene = [parameter is not None and parameter.dim() == 1 for parameter in parameters]
+        value, slopes = _evaluated(counts, seen, rows, *parameters, wanted=ctx.needs_input_grad[5:])
+        ctx.save_for_backward(rows, *slopes)
+        ctx.n_rows = len(parameters[2])
+        ctx.is_per_gene = parameters[2].dim() == 1
         return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx, upstream):
-        gradients = [
-            None if one is None else upstream @ one if per_gene else one * upstream.unsqueeze(1)
-            for one, per_gene in zip(ctx.saved_tensors, ctx.is_per_gene)
-        ]
-        if ctx.rows is not None and gradients[2] is not None:
+        rows, excess, weights, total, share, by_theta, by_inflation = ctx.saved_tensors
+        each = upstream.unsqueeze(1)
+        by_logits = (excess * -each).addcmul_(weights, share * each)
+        if by_theta is not None and rows is not None:
             of_row = upstream.new_zeros(ctx.n_rows, len(upstream))
-            of_row[ctx.rows, torch.arange(len(upstream), device=upstream.device)] = upstream
-            gradients[2] = of_row @ ctx.saved_tensors[2]
-        return None, None, None, *gradients
+            of_row[rows, torch.arange(len(upstream), device=upstream.device)] = upstream
+            by_theta = of_row @ by_theta
+        elif by_theta is not None:
+            by_theta = upstream @ by_theta if ctx.is_per_gene else by_theta * each
+        by_inflation = None if by_inflation is None else by_inflation * each
+        return None, None, None, by_logits, -total * each, by_theta, by_inflation
+
+
+class _Slopes(NamedTuple):
+    """What the gradients of the log-likelihood are made of; None where none is wanted."""
+
+    excess: Tensor  # −d, (cells, genes)
+    weights: Tensor  # fractions, but for a factor per cell
+    total: Tensor  # −Σ d, (cells, 1)
+    share: Tensor  # the same, times the factor
+    by_theta: Tensor | None  # ∂/∂ log θ of each cell and gene
+    by_inflation: Tensor | None
 
 
 def _evaluated(
@@ -110,49 +123,50 @@ def _evaluated(
     log_library_size: Tensor,
     log_theta: Tensor,
     inflation: Tensor | None,
-    wanted: tuple[bool, ...] = (False,) * 4,
-) -> tuple[Tensor, list[Tensor | None]]:
-    """Log-likelihood of each cell, and its gradient by each of the four parameters that is `wanted`.
+    wanted: tuple[bool, bool] | None = None,
+) -> tuple[Tensor, _Slopes | None]:
+    """Log-likelihood of each cell, and its slopes if those by θ and by the inflation are `wanted` or not.
 
     A matrix whose numbers are not needed any more is written over by the next.
     """
     x, theta_rows = _at(counts, seen), log_theta.exp()
-    theta = theta_rows if rows is None else theta_rows[rows]
-    log_fractions = torch.log_softmax(logits, -1)
-    log_mean = _at(log_fractions, seen) + log_library_size.view(-1).index_select(0, seen.cells)
-    fractions = log_fractions.exp_()
-    ratio = (fractions * log_library_size.exp()).div_(theta)  # μ/θ
-    w = ratio / (1 + ratio)
+    theta = theta_rows if rows is None else theta_rows.index_select(0, rows)
+    highest = logits.amax(-1, keepdim=True)
+    weights = (logits - highest).exp_()
+    norm = weights.sum(-1, keepdim=True)
+    log_mean = _at(logits, seen) + _of_cell(log_library_size - highest - norm.log(), seen)
+    ratio = (weights * (log_library_size.exp() / norm)).div_(theta)  # μ/θ
+    w = ratio + 1
+    torch.div(ratio, w, out=w)
     log_odds = ratio.log1p_()  # log(1 + μ/θ)
-    log_binomial, slope = _binomial_terms(x, theta_rows, seen, rows, with_slope=wanted[2])
-    log_seen = log_binomial + x * (log_mean - _at(log_odds, seen))
+    log_binomial, slope = _binomial_terms(x, theta_rows, seen, rows, with_slope=wanted is not None and wanted[0])
+    cost_seen = x * (_at(log_odds, seen) - log_mean) - log_binomial
     w_seen = _at(w, seen)
-    log_zero = log_odds.mul_(theta).neg_()  # log p(0), where a zero is counted
+    cost = log_odds.mul_(theta)  # −log p(0), where a zero is counted
     drawn = w.mul_(theta)  # θ w
+    by_theta = drawn - cost if wanted and wanted[0] else None
 
     if inflation is None:
-        counted = None
-        gradient_of_theta = drawn + log_zero if wanted[2] else None
-        log_p = _add_at(log_zero, seen, log_seen).sum(-1)
+        log_p = -_add_at(cost, seen, cost_seen).sum(-1)
     else:
-        surplus = (log_zero - inflation).view(-1).index_fill_(0, seen.places, FAR).view_as(inflation)
+        surplus = (cost + inflation).neg_().view(-1).index_fill_(0, seen.places, FAR).view_as(inflation)
         counted, not_inflated = torch.sigmoid(surplus), torch.sigmoid(-inflation)
-        gradient_of_theta = (drawn + log_zero).mul_(counted) if wanted[2] else None
-        log_counted = _add_at(log_zero, seen, log_seen)
-        log_p = torch.div(not_inflated, counted).log_().add_(log_counted).sum(-1)
+        _add_at(cost, seen, cost_seen)
+        log_p = torch.div(not_inflated, counted).log_().sub_(cost).sum(-1)
         if not log_p.isfinite().all():  # a sigmoid has underflowed
-            log_p = (F.softplus(-surplus) - F.softplus(inflation) + log_counted).sum(-1)
-    if not any(wanted):
-        return log_p, []
+            log_p = (F.softplus(-surplus) - F.softplus(inflation) - cost).sum(-1)
+        drawn.mul_(counted)
+        if by_theta is not None:
+            by_theta.mul_(counted)
+    if wanted is None:
+        return log_p, None
 
-    if wanted[2]:
-        _add_at(gradient_of_theta, seen, x * w_seen - slope)
-    d = drawn.neg_() if counted is None else drawn.neg_().mul_(counted)
-    _add_at(d, seen, x * (1 - w_seen))
-    total = d.sum(-1, keepdim=True)
-    gradient_of_logits = d.addcmul_(fractions, total, value=-1)
-    gradient_of_inflation = not_inflated.sub_(counted) if wanted[3] else None
-    return log_p, [gradient_of_logits, total, gradient_of_theta, gradient_of_inflation]
+    if by_theta is not None:
+        _add_at(by_theta, seen, x * w_seen - slope)
+    excess = _add_at(drawn, seen, x * (w_seen - 1))
+    total = excess.sum(-1, keepdim=True)
+    by_inflation = not_inflated.sub_(counted) if wanted[1] else None
+    return log_p, _Slopes(excess, weights, total, total / norm, by_theta, by_inflation)
 
 
 def _binomial_terms(
@@ -160,7 +174,7 @@ def _binomial_terms(
 ) -> tuple[Tensor, Tensor | None]:
     """Σ_{k<x} log(1 + k/θ) − log x!, and Σ_{k<x} k/(θ + k) if asked for, of the counts that are not zero."""
     if rows is not None:
-        columns = rows[seen.cells] * theta.shape[1] + seen.genes
+        columns = _of_cell(rows * theta.shape[1], seen) + seen.genes
     else:
         columns = seen.genes if theta.dim() == 1 else seen.places
     is_tabled = theta.dim() == 1 or (rows is not None and theta.numel() <= len(x))
@@ -172,10 +186,11 @@ def _binomial_terms(
     places = torch.where(tabled, x, 1).long().sub_(1).mul_(len(theta)).add_(columns)
 
     def looked_up(steps: Tensor) -> Tensor:
-        return steps.cumsum(0).view(-1).index_select(0, places)
+        return steps.cumsum_(0).view(-1).index_select(0, places)
 
-    log_binomial = looked_up(torch.log1p(k / theta) - torch.log1p(k))
+    ratio = k / theta
     slope = looked_up(k / (theta + k)) if with_slope else None
+    log_binomial = looked_up(ratio.log1p_().sub_(torch.log1p(k)))
     if not tabled.all():
         others = (~tabled).nonzero().squeeze(1)
         terms = _directly(x[others], theta[columns[others]], with_slope)
@@ -197,6 +212,10 @@ def _directly(x: Tensor, theta: Tensor, with_slope: bool) -> tuple[Tensor, Tenso
 
 def _at(matrix: Tensor, seen: Seen) -> Tensor:
     return matrix.reshape(-1).index_select(0, seen.places)
+
+
+def _of_cell(values: Tensor, seen: Seen) -> Tensor:
+    return values.reshape(-1).index_select(0, seen.cells)
 
 
 def _add_at(matrix: Tensor, seen: Seen, values: Tensor) -> Tensor:

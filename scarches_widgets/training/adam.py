@@ -58,7 +58,7 @@ class Adam:
 
     def _step(self, places: list[int], weight_decay: float, lr: float) -> None:
         parameters = [self.parameters[i] for i in places]
-        moments = [self._moments.setdefault(i, _start(self.parameters[i])) for i in places]
+        moments = [self._moments_of(i) for i in places]
         adam(
             parameters,
             [parameter.grad for parameter in parameters],
@@ -75,6 +75,11 @@ class Adam:
             eps=self.eps,
             maximize=False,
         )
+
+    def _moments_of(self, place: int) -> dict[str, Tensor]:
+        if place not in self._moments:
+            self._moments[place] = _start(self.parameters[place])
+        return self._moments[place]
 
     def state_dict(self) -> dict[str, Tensor]:
         """The moments, which the next step changes."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import statistics
+from itertools import pairwise
 
 import pytest
 
@@ -101,6 +103,11 @@ def test_run_after_run_nothing_stays_behind_in_the_page(soaked, record_property)
         after.append(held())
     record_property("held", after)
     heap, listeners, nodes = zip(*after[1:])  # the first makes the chart
-    assert max(listeners) - listeners[0] <= 5
-    assert max(nodes) - nodes[0] <= 100
+    assert typical_growth(listeners) <= 1
+    assert typical_growth(nodes) <= 20
     assert heap[-1] - heap[0] <= 1_000_000
+
+
+def typical_growth(counts) -> float:
+    """From one run to the next: what is left behind comes with every run, what JupyterLab lays out late comes once."""
+    return statistics.median(after - before for before, after in pairwise(counts))

@@ -81,8 +81,10 @@ const STATES = { open: "", accepted: "accepted", vetoed: "vetoed" };
 
 export function proposalsPanel(model, store, signal, { ask, focusOn, announce }) {
   const list = element("ol", { class: "scaw-tree-rows scaw-tree-proposals" });
+  const all = button("Accept all that are open");
   const { summary, node } = panel("Proposals", element("p", { class: "scaw-hint" },
-    "What learn_tree found when each data set predicted the other's labels. Later ones may need earlier ones."), list);
+    "What learn_tree found when each data set predicted the other's labels. Later ones may need earlier ones."),
+  list, element("div", { class: "scaw-row" }, all));
   const problems = new Map(); // place -> what was wrong when it was accepted
   let enabled = true;
   let told = false;
@@ -94,6 +96,12 @@ export function proposalsPanel(model, store, signal, { ask, focusOn, announce })
       announce(wrong || { accept: "Accepted", veto: "Vetoed", reopen: "Open again" }[verdict]);
       show();
     });
+  }
+
+  const isAcceptable = ({ state, kind }) => state === "open" && kind !== "impossible";
+
+  function acceptAll() {
+    model.get("proposals").forEach((one, i) => { if (isAcceptable(one)) judge(i, "accept"); });
   }
 
   function evidence(one) {
@@ -116,7 +124,7 @@ export function proposalsPanel(model, store, signal, { ask, focusOn, announce })
     };
     const there = [...store.tree.nodes.values()].find(({ name }) => name === one.nodes[0]);
     const buttons = [];
-    if (one.state === "open" && one.kind !== "impossible") buttons.push(act("Accept", "accept", { class: "scaw-button scaw-primary" }));
+    if (isAcceptable(one)) buttons.push(act("Accept", "accept", { class: "scaw-button scaw-primary" }));
     if (one.state === "open") buttons.push(act("Veto", "veto"));
     if (one.state === "vetoed") buttons.push(act("Consider again", "reopen"));
     if (there) {
@@ -141,11 +149,16 @@ export function proposalsPanel(model, store, signal, { ask, focusOn, announce })
     const proposals = model.get("proposals");
     node.hidden = !proposals.length;
     const n = proposals.filter(({ state }) => state === "open").length;
+    const hadFocus = document.activeElement === all;
+    all.hidden = !proposals.some(isAcceptable);
+    all.disabled = !enabled;
+    if (hadFocus && all.hidden) summary.focus();
     summary.textContent = `Proposals (${n ? `${n.toLocaleString("en")} open` : "all decided"})`;
     if (n && !told) node.open = told = true;
     if (node.open) keepingFocus(list, () => list.replaceChildren(...proposals.map(row)));
   }
 
+  listen(all, "click", acceptAll, signal);
   listen(node, "toggle", show, signal);
   follow(model, ["proposals"], show, signal);
   show();

@@ -32,6 +32,11 @@ IN_WORDS = {
     "mmd": "MMD between batches",
     "hsic": "dependence of new programs",
     "prototype": "distance from prototypes",
+    "reconstruction_protein": "reconstruction of proteins",
+    "kl_background": "KL of proteins' background",
+    "penalty_protein": "penalty on proteins",
+    "confusion": "confusion of batches",
+    "adversary": "classifier of batches",
 }
 FIXED = ("epoch", "learning_rate", "kl_weight")
 # Okabe & Ito's, in an order whose neighbours differ in lightness too

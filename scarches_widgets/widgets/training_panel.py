@@ -14,7 +14,8 @@ import traitlets
 from ..data.check_obs import check_categorical, check_continuous, check_keys, check_size_factors
 from ..data.findings import Findings
 from ..data.matrix import matrix_of, where_is
-from ..data.names import did_you_mean, shown
+from ..data.modalities import check_proteins, protein_table, the_protein_key
+from ..data.names import DataError, did_you_mean, shown
 from ..data.validate import CHECKS, Request
 from ..training.options import respelled, typed
 from ..training.plan import METRICS, EarlyStopping
@@ -108,6 +109,7 @@ class TrainingPanel(Panel):
             [
                 *(key_field(key, "Data", choices[key]) for key in KEYS),
                 *([key_field(UNLABELED, "Data", self._levels())] if self._learns_labels else ()),
+                *(key_field(key, "Data", _tables(self.adata)) for key in self._table_keys),
                 *fields_of(self._class.config_class, self._class.__name__),
                 *plan.values(),
                 *stopping.values(),
@@ -117,6 +119,11 @@ class TrainingPanel(Panel):
     @property
     def _learns_labels(self) -> bool:
         return hasattr(self._class, "predict")
+
+    @property
+    def _table_keys(self) -> tuple[str, ...]:
+        """Arguments of the model that name a table of counts in obsm."""
+        return getattr(self._class, "obsm_keys", ())
 
     def _levels(self) -> list[Choice]:
         """Every name that might stand for "not labelled", those that say so first."""
@@ -141,7 +148,7 @@ class TrainingPanel(Panel):
         """The keys that setup_anndata has noted, which a model reads if it is given none."""
         noted = self.adata.uns.get(NOTED, {}) if self.adata is not None else {}
         keys = (*KEYS, UNLABELED) if self._learns_labels else KEYS
-        return {key: noted[key] for key in keys if key in noted}
+        return {key: noted[key] for key in (*keys, *self._table_keys) if key in noted}
 
     def set(self, **options: Any) -> None:
         super().set(**_flat(options))
@@ -166,6 +173,9 @@ class TrainingPanel(Panel):
         field_of = {f"obs['{shown(options[key])}']": key for key in reversed(KEYS) if options[key] is not None}
         for finding in Findings(finding for check in OF_COLUMNS for finding in check(asked)):
             yield field_of.get(finding.where, ""), remark_of(finding)
+        for key in self._table_keys:
+            for said in self._findings_of_table(options[key], options["batch_key"]):
+                yield key, said
         key = asked.layer, asked.expects
         found = self._look(key, lambda: Findings(finding for check in OF_VALUES for finding in check(asked)))
         if isinstance(found, Exception):
@@ -179,6 +189,20 @@ class TrainingPanel(Panel):
         if self._noted() and all(options[key] is None for key in KEYS):
             noted = ", ".join(f"{key}='{value}'" for key, value in self._noted().items())
             yield "", remark("note", f"No key is chosen, so the model reads those that setup_anndata noted: {noted}.")
+
+    def _findings_of_table(self, key: str | None, batch_key: str | None) -> Iterator[dict[str, str]]:
+        """Of the table of counts in obsm that was chosen, or that is the only one."""
+        try:
+            key = key or self._noted().get("protein_key") or the_protein_key(self.adata)
+            table = protein_table(self.adata, key)
+        except DataError as fault:
+            yield remark("error", str(fault))
+            return
+        batches = [""] * self.adata.n_obs if batch_key is None else self.adata.obs[batch_key]
+        found = check_proteins(table, batches, self.adata.obs_names)
+        yield from map(remark_of, found)
+        if found.ok:
+            yield remark("ok", f"{table.where} holds raw counts of {len(table.names)} proteins.")
 
     def _request(self, options: dict[str, Any]) -> Request:
         """What `validate` would be asked."""
@@ -266,7 +290,9 @@ class TrainingPanel(Panel):
     # Code
 
     def _options_of_model(self) -> dict[str, Any]:
-        return self._form.chosen(self.values, [*KEYS, UNLABELED, *self._form.names(self._class.__name__), "seed"])
+        return self._form.chosen(
+            self.values, [*KEYS, UNLABELED, *self._table_keys, *self._form.names(self._class.__name__), "seed"]
+        )
 
     def _options_of_training(self) -> dict[str, Any]:
         options = self._form.chosen(self.values, self._form.names(TRAINING))
@@ -327,6 +353,13 @@ def _matrices(adata: AnnData) -> list[Choice]:
     """X and the layers, each with the type of its values."""
     types = {name: getattr(matrix_of(adata, name).stored, "dtype", None) for name in (None, *adata.layers)}
     return [Choice(name, where_is(name) + (f", {dtype}" if dtype else "")) for name, dtype in types.items()]
+
+
+def _tables(adata: AnnData | None) -> list[Choice]:
+    """The tables in obsm whose columns have names."""
+    tables = {} if adata is None else {key: value for key, value in adata.obsm.items() if hasattr(value, "columns")}
+    choices = (Choice(key, f"{shown(key)}, {len(table.columns)} columns") for key, table in tables.items())
+    return [Choice(None, "the only one"), *choices]
 
 
 def _devices() -> list[str]:

@@ -23,6 +23,7 @@ OPTIONS = {
     "batch_key": Words("Batch", "Column of obs that tells experiments or samples apart.", main=True),
     "labels_key": Words("Labels", "Column of obs with cell types.", main=True),
     "unlabeled_category": Words("Not labelled", "The label that stands for cells without one.", main=True),
+    "protein_key": Words("Proteins", "Table in obsm with the counts of antibodies; none: the only one.", main=True),
     "size_factor_key": Words("Size factor", "Column of obs with a positive number per cell; none: its total count."),
     # networks
     "n_latent": Words("Latent dimensions", "Numbers by which a cell is described.", main=True),
@@ -45,6 +46,12 @@ OPTIONS = {
     "mmd_weight": Words("Discrepancy weight", "Of the penalty, against the counts."),
     "embedding_max_norm": Words("Longest condition vector", "Greatest length of a learned condition."),
     "soft_mask": Words("Genes may join programs", "That they are not annotated with, at a price.", main=True),
+    "n_layers_encoder": Words("Hidden layers of the encoder"),
+    "n_layers_decoder": Words("Hidden layers of the decoders"),
+    "dropout_rate_decoder": Words("Dropout of the decoders", "Share of their units that sit out each step."),
+    "protein_dispersion": Words("Dispersion of proteins", "How their counts scatter about their mean."),
+    "empirical_protein_background_prior": Words("Background from cells", "Start from their lower counts."),
+    "background_scale": Words("Spread of the background", "How it is kept positive."),
     "linear_classifier": Words("Linear classifier", "Otherwise it has hidden layers, as the encoder has."),
     # training
     "schedule": Words("Schedule", "How the learning rate changes.", main=True),
@@ -58,6 +65,8 @@ OPTIONS = {
     "kl_weight": Words("KL weight", "After its warm-up."),
     "kl_warmup_epochs": Words("KL warm-up", "Epochs in which the weight rises."),
     "kl_warmup_steps": Words("KL warm-up in steps", "In place of epochs."),
+    "protein_weight": Words("Protein weight", "Of the proteins' counts, against the genes'."),
+    "adversarial_classifier": Words("Confuse batches", "By a classifier of batches; empty: where some lack proteins."),
     "classification_weight": Words("Classification weight", "Of the labels, against the counts."),
     "n_samples_per_label": Words("Cells per label", "Labelled cells of each label per epoch, at most; empty: all."),
     "group_lasso_weight": Words("Programs' price", "The higher, the more of them are switched off.", main=True),
@@ -95,6 +104,8 @@ VALUES = {  # of those options whose values do not speak for themselves
     },
     "clustering": {"leiden": "leiden: communities of neighbours", "kmeans": "kmeans: k-means"},
     "mmd_on": {"z": "z: the latent", "y": "y: the decoder's first layer"},
+    "protein_dispersion": {"protein": "per protein", "protein-batch": "per protein and batch"},
+    "background_scale": {"softplus": "softplus", "exp": "exp: as scvi-tools before 1.2"},
     "dispersion": {"gene": "per gene", "gene-batch": "per gene and batch", "gene-label": "per gene and label"},
     "query_labels": {"use": "use: learn from them", "ignore": "ignore: as if there were none"},
     "new_labels": {

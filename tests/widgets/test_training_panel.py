@@ -159,6 +159,23 @@ def test_what_validate_finds_stands_at_the_option_that_it_concerns(atlas):
     assert looked(panel).status == "ready" and "finite numbers" in texts(panel, "layer")
 
 
+def test_a_table_of_proteins_is_offered_looked_at_and_in_the_code():
+    cite = sca.datasets.cite_seq(120, 40, n_proteins=6, n_batches=2, n_types=4)
+    panel = looked(TrainingPanel(cite, "TOTALVI", batch_key="batch", max_epochs=2, **TINY))
+    (field,) = (one for one in panel.fields if one["name"] == "protein_key")
+    assert [one["value"] for one in field["choices"]][:2] == [None, "protein_expression"]
+    assert "obsm['protein_expression'] holds raw counts of 6 proteins." in texts(panel, "protein_key")
+    panel.set(protein_key="protein_expected")
+    assert "with a fraction" in texts(panel, "protein_key") and panel.status == "invalid"
+    panel.set(protein_key="protein_expression")
+    model = built(panel.code(), cite)
+    panel.train().wait()
+    assert 'protein_key="protein_expression"' in panel.code() and fingerprint(panel.model) == fingerprint(model)
+    cite.obsm["more"] = cite.obsm["protein_expression"]
+    panel.set(protein_key=None)
+    assert "2 tables in obsm hold counts" in texts(looked(panel), "protein_key")
+
+
 def test_gene_names_and_the_like_are_said_of_the_data_as_a_whole(atlas):
     adata = atlas.copy()
     adata.var_names = ["Gene"] * adata.n_vars

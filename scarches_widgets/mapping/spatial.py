@@ -23,6 +23,7 @@ from ..data.sections import SectionedExpression
 from ..models.sagenet import SageNet, places_of
 from ..nn.tissue import partition
 from ..training.limits import usable_cpus
+from .transfer import vote
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -63,9 +64,52 @@ def knn_locations(
     DataFrame, one row per query cell: `x`, `y` and in 3-D `z`, and `uncertainty`, the root mean squared distance of the
     neighbours from there, all in the units of the reference's coordinates.
     """
+    places = places_of(reference, spatial_key)
+    neighbors = places[_neighbors(reference, query, features, n_neighbors, layer)]
+    place = neighbors.mean(1)
+    frame = pd.DataFrame(place, index=query.obs_names, columns=list(DIMENSIONS[: place.shape[1]]))
+    frame["uncertainty"] = np.sqrt(((neighbors - place[:, None]) ** 2).sum(-1).mean(1))
+    return frame
+
+
+def knn_regions(
+    reference: AnnData,
+    query: AnnData,
+    key: str,
+    *,
+    features: Literal["log", "pca"] = "pca",
+    n_neighbors: int = 10,
+    layer: str | None = None,
+) -> pd.DataFrame:
+    """The plain baseline of regions: each cell is where most of its nearest reference cells are.
+
+    Parameters
+    ----------
+    reference, query, features, n_neighbors, layer
+        As in `knn_locations`.
+    key
+        Column of the reference's `obs`.
+
+    Returns
+    -------
+    DataFrame, one row per query cell: `region`, and its `probability`, the share of the neighbours, 0 to 1.
+    """
+    if key not in reference.obs:
+        raise DataError(
+            f"The reference's obs has no column '{key}'.{did_you_mean(key, reference.obs.columns)} "
+            f"There are: {listed(reference.obs.columns, 20)}."
+        )
+    codes, names = pd.factorize(as_text(reference.obs[key]), sort=True, use_na_sentinel=False)
+    voters = codes[_neighbors(reference, query, features, n_neighbors, layer)]
+    shares = vote(voters, np.ones(voters.shape), len(names))
+    columns = {"region": np.asarray(names, dtype=object)[shares.argmax(1)], "probability": shares.max(1)}
+    return pd.DataFrame(columns, index=query.obs_names)
+
+
+def _neighbors(reference, query, features: str, n_neighbors: int, layer: str | None) -> np.ndarray:
+    """Rows of each query cell's nearest reference cells, (query cells, n_neighbors)."""
     if features not in ("log", "pca"):
         raise ValueError(f"features='{features}' is not known. Pass 'log' or 'pca'.")
-    places = places_of(reference, spatial_key)
     in_query = set(DataSchema.of(query).genes)
     genes = tuple(gene for gene in DataSchema.of(reference).genes if gene in in_query)
     if not genes:
@@ -76,12 +120,8 @@ def knn_locations(
         _, directions = np.linalg.eigh(of_reference.T @ of_reference)
         directions = directions[:, ::-1][:, :N_COMPONENTS]
         of_reference, of_query = of_reference @ directions, of_query @ directions
-    ranks = np.arange(1, min(n_neighbors, len(places)) + 1)
-    neighbors = places[cKDTree(of_reference).query(of_query, k=ranks, workers=usable_cpus())[1]]
-    place = neighbors.mean(1)
-    frame = pd.DataFrame(place, index=query.obs_names, columns=list(DIMENSIONS[: place.shape[1]]))
-    frame["uncertainty"] = np.sqrt(((neighbors - place[:, None]) ** 2).sum(-1).mean(1))
-    return frame
+    ranks = np.arange(1, min(n_neighbors, len(of_reference)) + 1)
+    return cKDTree(of_reference).query(of_query, k=ranks, workers=usable_cpus())[1]
 
 
 def distance_correlation(predicted: ArrayLike, truth: ArrayLike, max_cells: int = MOST_CELLS, seed: int = 0) -> float:

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
-
 ALPHAS = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)  # that eBIC chooses from, the strictest first
 GAMMA = 0.5
 MOST_GENES = 800  # for which a lasso is solved; for more, the strongest partial correlations

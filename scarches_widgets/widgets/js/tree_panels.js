@@ -122,7 +122,8 @@ export function proposalsPanel(model, store, signal, { ask, focusOn, announce })
       listen(node_, "click", () => judge(i, verdict), signal);
       return node_;
     };
-    const there = [...store.tree.nodes.values()].find(({ name }) => name === one.nodes[0]);
+    const nodes = [...store.tree.nodes.values()];
+    const there = nodes.find(({ name }) => name === one.nodes[0]) ?? nodes.find(({ aliases }) => aliases.some(({ name }) => name === one.nodes[0]));
     const buttons = [];
     if (isAcceptable(one)) buttons.push(act("Accept", "accept", { class: "scaw-button scaw-primary" }));
     if (one.state === "open") buttons.push(act("Veto", "veto"));

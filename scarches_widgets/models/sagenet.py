@@ -66,7 +66,7 @@ PUBLISHED_EPOCHS = 10
 PRIOR_PRECISION = 16.0  # of a normal prior of each weight, biases aside: more cells outweigh it
 MOST_DECAY = 0.02
 SPELLINGS = {"comm_columns": "partition_keys", "n_hidden_GNN": "n_hidden"}
-TAKEN_FROM_DATA = ("partition_names", "n_genes", "references")
+TAKEN_FROM_DATA = ("partition_names", "references")
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -77,6 +77,7 @@ class ReferenceLayout:
     name: str
     n_cells: Count
     n_dims: Annotated[int, Field(ge=2, le=3)]
+    n_genes: Count  # that were selected; the same of all references
     regions: tuple[tuple[str, ...], ...]  # of each partition, its regions' names
     n_components: Annotated[int, Field(ge=0)] = 0
     n_edges: Annotated[int, Field(ge=0)] = 0  # of the gene network
@@ -100,12 +101,15 @@ class SageNetConfig:
     section_key: str | None = None  # column of obs
     spatial_key: str = "spatial"  # in obsm
     partition_names: tuple[str, ...] = ()  # which the model takes from the above
-    n_genes: Annotated[int, Field(ge=0)] = 0  # that were selected
     references: tuple[ReferenceLayout, ...] = ()
 
     @property
     def is_graph(self) -> bool:
         return self.classifier in CONVOLUTIONS
+
+    @property
+    def n_genes(self) -> int:
+        return self.references[0].n_genes
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -345,6 +349,7 @@ class SageNet(PlaceVerbs, Model):
                     name=name,
                     n_cells=adata.n_obs,
                     n_dims=places[name].shape[1],
+                    n_genes=len(selected),
                     regions=tuple(tuple(names) for names in region_names.values()),
                     n_components=0 if config.is_graph else components.shape[1],
                     n_edges=self.gene_network[name].edges.shape[1] if config.is_graph else 0,
@@ -352,9 +357,7 @@ class SageNet(PlaceVerbs, Model):
                 )
             )
             known.append(tissue)
-        self.config = replace(
-            config, partition_names=tuple(region_names), n_genes=len(selected), references=tuple(layouts)
-        )
+        self.config = replace(config, partition_names=tuple(region_names), references=tuple(layouts))
         self.module = self._new_module(self.schema)
         self._initialize(seed)
         self.module.know({"genes": selected} | _pooled_moments(cells.values(), selected))

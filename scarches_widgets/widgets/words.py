@@ -53,6 +53,17 @@ OPTIONS = {
     "empirical_protein_background_prior": Words("Background from cells", "Start from their lower counts."),
     "background_scale": Words("Spread of the background", "How it is kept positive."),
     "linear_classifier": Words("Linear classifier", "Otherwise it has hidden layers, as the encoder has."),
+    # places in tissue
+    "classifier": Words("Classifier", "What sees the genes before regions are told apart.", main=True),
+    "partitions": Words("Regions by", "How the tissue is cut into the regions that are told apart.", main=True),
+    "n_top_genes": Words("Spatial genes", "Those that vary most over the tissue, by Moran's I.", main=True),
+    "n_components": Words("Spatial components", "Directions in which neighbourhoods vary most."),
+    "n_neighbors": Words("Neighbours in space", "Of each cell, to tell what varies over the tissue."),
+    "gene_network_alpha": Words("Gene network's penalty", "The larger, the fewer edges; empty: chosen by the data."),
+    "standardize": Words("Standardise by", "Whose means and scales a query's genes are compared by."),
+    "sharpness": Words("Sharpness of places", "Below 1, a place is a mean over more of the tissue."),
+    "section_key": Words("Sections", "Column of obs that tells sections of one tissue apart.", main=True),
+    "spatial_key": Words("Coordinates", "Table in obsm with each cell's place.", main=True),
     # training
     "schedule": Words("Schedule", "How the learning rate changes.", main=True),
     "max_epochs": Words("Epochs", "Passes over all cells, at most.", main=True),

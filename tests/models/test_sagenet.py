@@ -301,8 +301,8 @@ def test_coordinates_that_are_none_are_refused_with_how_to_mend_them(sections, c
 def test_options_are_refused_by_name_and_a_sentence_says_why(sections):
     with pytest.raises(TypeError, match=r"no option 'clasifier'\. Did you mean 'classifier'\?"):
         sca.models.SageNet(sections[0], clasifier="GCN")
-    with pytest.raises(TypeError, match="n_genes follows from the references"):
-        sca.models.SageNet(sections[0], n_genes=5)
+    with pytest.raises(TypeError, match="partition_names follows from the references"):
+        sca.models.SageNet(sections[0], partition_names=())
     with pytest.raises(ValueError, match="read_out='average' is not known"):
         fit(sections[0]).predict_locations(sections[1], read_out="average")
 

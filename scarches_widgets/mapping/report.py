@@ -109,9 +109,9 @@ def _table(scores: pd.DataFrame) -> str:
     return f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _figure(heading: str, png: str, caption: str) -> str:
+def _figure(heading: str, picture: str, caption: str, subtype: str = "png") -> str:
     return (
-        f'<h2>{heading}</h2><figure><img alt="{_text(caption)}" src="data:image/png;base64,{png}">'
+        f'<h2>{heading}</h2><figure><img alt="{_text(caption)}" src="data:image/{subtype};base64,{picture}">'
         f"<figcaption>{_text(caption)}</figcaption></figure>"
     )
 
@@ -119,7 +119,7 @@ def _figure(heading: str, png: str, caption: str) -> str:
 def _tree_section(mapped: Mapped) -> list[str]:
     """The tree with the reference's cells, how well it names the query's, and how many it calls what."""
     tree, query = mapped.tree, mapped.cells.obs[mapped.cells.obs["role"] == "query"]
-    png = base64.b64encode(tree_picture(tree, "png")).decode()
+    picture = base64.b64encode(tree_picture(tree, "svg")).decode()
     caption = (
         f"Learned from the labels of {_batches(mapped, 'reference')} in the latent space: labels of one type share a "
         "node, and coarse ones stand above finer ones. The numbers are the reference's cells."
@@ -141,7 +141,7 @@ def _tree_section(mapped: Mapped) -> list[str]:
         '<div class="scroll"><table><thead><tr><th>Node</th><th class="left">Labels (batches)</th><th>Query cells</th>'
         f"</tr></thead><tbody>{rows}</tbody></table></div>"
     )
-    return [_figure("Tree of types", png, caption), f"<p>{_text(_how_named(tree, query))}</p>", table]
+    return [_figure("Tree of types", picture, caption, "svg+xml"), f"<p>{_text(_how_named(tree, query))}</p>", table]
 
 
 def _how_named(tree: Hierarchy, query: pd.DataFrame) -> str:

@@ -89,6 +89,9 @@ def _with_imports(path: Path, modules: dict[Path, tuple[str, str]]) -> str:
     return text
 
 
+SUBTYPES = {"png": "png", "svg": "svg+xml"}  # of image/, by format
+
+
 class View(anywidget.AnyWidget):
     """A widget of this package; see the module's text.
 
@@ -105,6 +108,7 @@ class View(anywidget.AnyWidget):
     error = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
 
     writable: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}  # trait -> check that returns the value or raises
+    saved_as: ClassVar[str] = "png"  # format of the picture in a saved notebook
     commands: ClassVar[Mapping[str, str]] = {}  # op of a custom message -> name of the method that takes its content
 
     def __init__(self, **options: Any):
@@ -216,9 +220,9 @@ class View(anywidget.AnyWidget):
         return repr(self)
 
     def _static_html(self) -> str:
-        picture = base64.b64encode(self._picture("png")).decode()
+        picture = base64.b64encode(self._picture(self.saved_as)).decode()
         text = html.escape(self._summary())
-        image = f'<img alt="{text}" src="data:image/png;base64,{picture}">'
+        image = f'<img alt="{text}" src="data:image/{SUBTYPES[self.saved_as]};base64,{picture}">'
         return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
 
     def _static_bundle(self) -> dict[str, str]:

@@ -100,6 +100,7 @@ class TreeEditor(View):
 
     _esm = inlined(Path(__file__).with_suffix(".js"))
     _css = View._css + "".join((HERE / "js" / name).read_text(encoding="utf-8") for name in ("form.css", "tree.css"))
+    saved_as = "svg"
     selection = CellIndices()
     tree = traitlets.Any().tag(sync=True, to_json=lambda _, view: view._flat(), from_json=lambda *_: None)
     cells = traitlets.Any().tag(sync=True, to_json=lambda _, view: view._cells(), from_json=lambda *_: None)

@@ -112,7 +112,7 @@ def test_the_report_opens_offline_runs_nothing_and_shows_hostile_names_as_text(t
     page = (tmp_path / "report.html").read_text()
     parser = Strict()
     parser.feed(page)
-    assert parser.loads and all(source.startswith("data:image/png;base64,") for source in parser.loads)
+    assert parser.loads and all(source.startswith("data:image/") for source in parser.loads)
     assert "script" not in parser.tags
     assert hostile not in page and "&lt;img src=x" in page
     assert len(parser.loads) == 4

@@ -461,6 +461,7 @@ def test_pictures_and_pages_hold_names_as_text(tmp_path):
     assert editor.snapshot("png").data.startswith(b"\x89PNG")
     page = editor.export_html(tmp_path / "page.html").read_text()
     assert "<img src=x" not in page and "&lt;img src=x" in page and page.count("</script>") == 0
+    assert 'src="data:image/svg+xml;base64,' in page
     assert "application/vnd.jupyter.widget-view+json" in editor._repr_mimebundle_()[0]
     assert len(json.dumps(editor._repr_mimebundle_()[0])) < 100_000
 
@@ -474,6 +475,8 @@ def test_a_tree_of_5000_nodes_is_told_quickly_and_its_picture_is_small():
     editor = TreeEditor(tree)
     assert len(editor.get_state()["tree"]["ids"]) == 4971 and editor.problems["n"] == 0
     assert len(editor.snapshot("png").data) < 100_000
+    texts = [one.text for one in ElementTree.fromstring(editor.snapshot("svg").data).findall(".//{*}text")]
+    assert texts[0] == "group 59  (+70 nodes)" and texts[-1] == "root  (+710 nodes)" and len(texts) == 61
     assert len(done(editor, "add", name="one more", parent=tree["group 7"].id)) == 1
 
 

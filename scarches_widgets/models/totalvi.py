@@ -17,7 +17,8 @@ The loss of a cell, in nats; protein terms only where the protein was measured i
                              that it should name any other batch                 weighted by 1 − kl_weight
 
 Defaults are those of scvi-tools 1.4.2. `schedule="published"` is its training: Adam with lr 4e-3, weights that rise
-over 0.75 steps per cell, the learning rate times 0.6 after 30 epochs without gain and a stop after 45. Differs from it:
+over 0.75 steps per cell, the learning rate times 0.6 after 30 epochs without gain and a stop after 45. `"auto"` is one
+cycle (see `training.plan`) of 1,200 steps to the same rate. Differs from scvi-tools:
 
 - batches enter through tables that surgery extends (see `nn.layers`); a new batch's prior starts at that of its cells
   (with more than 10 proteins), else at the mean of the reference's, as its efficiency does; both are trained;
@@ -32,6 +33,7 @@ over 0.75 steps per cell, the learning rate times 0.6 after 30 epochs without ga
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -57,7 +59,7 @@ from ..nn.loss import Loss
 from ..nn.proteins import Adversary, ProteinDecoder, SeeingExpressionDecoder, background_prior
 from ..training.cells import TrainingCells
 from ..training.options import respelled
-from ..training.plan import EarlyStopping, NotNegative, TrainingPlan
+from ..training.plan import AUTO_EPOCHS, EarlyStopping, NotNegative, TrainingPlan
 from .base import LEAST_OVERLAP, NOTE, Model, _announce
 from .expression import ExpressionVerbs
 from .proteins import ProteinVerbs
@@ -67,9 +69,9 @@ Norm = Literal["encoder", "decoder", "none", "both"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 PROTEIN_KEYS = ("protein_key", "protein_names_key", "protein_layer")
 PRIOR_FROM = 11  # proteins: with fewer, a cell's counts do not tell its background
-PUBLISHED_RATE, ADVERSARY_RATE = 4e-3, 1e-3
-AUTO_RATE = 1e-2
+RATE, ADVERSARY_RATE = 4e-3, 1e-3
 PUBLISHED_WARM_UP = 0.75  # steps per cell
+AUTO_STEPS = 1200  # protein terms weigh little until late in the warm-up
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -119,12 +121,18 @@ class TOTALVIPlan(TrainingPlan):
 
     def resolved(self, n_train: int, n_validation: int = 0, of_query: bool = False) -> TrainingPlan:
         published = self.schedule == "published"
-        meant: dict[str, Any] = {"lr": self.lr or (PUBLISHED_RATE if published else AUTO_RATE)}
+        meant: dict[str, Any] = {"lr": self.lr or RATE}
         if self.early_stopping is None:
             meant["early_stopping"] = published
         if published and self.kl_warmup_steps is None and self.kl_warmup_epochs is None:
             meant["kl_warmup_steps"] = max(1, int(PUBLISHED_WARM_UP * (n_train + n_validation)))
         return TrainingPlan.resolved(replace(self, **meant), n_train, n_validation, of_query)
+
+    def _auto_epochs(self, n_train: int, of_query: bool) -> int:
+        if of_query:
+            return TrainingPlan._auto_epochs(self, n_train, of_query)
+        lowest, highest = AUTO_EPOCHS
+        return min(highest, max(lowest, math.ceil(AUTO_STEPS * self.batch_size / n_train)))
 
     def kl_weight_at(self, step: int, steps_per_epoch: int) -> float:
         if self.kl_warmup_steps is not None:
@@ -183,7 +191,7 @@ class TOTALVIModule(nn.Module):
     @property
     def paces(self) -> Iterator[tuple[nn.Parameter, float]]:
         """Weights that learn at another rate, as a share of the model's."""
-        return ((parameter, ADVERSARY_RATE / PUBLISHED_RATE) for parameter in self.adversary.parameters())
+        return ((parameter, ADVERSARY_RATE / RATE) for parameter in self.adversary.parameters())
 
     def forward(
         self, cells: Minibatch, kl_weight: float = 1.0, protein_weight: float = 1.0, with_adversary: bool = False

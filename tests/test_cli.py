@@ -180,7 +180,7 @@ SMALL_DEMO = {"n_obs": 800, "n_vars": 200, "n_batches": 3, "n_types": 4}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["TRVAE", "EXPIMAP", "SCANVI", "scPoli"])
+@pytest.mark.parametrize("model", ["TRVAE", "EXPIMAP", "SCANVI", "scPoli", "TOTALVI"])
 def test_the_demo_runs_with_the_model_of_choice(model, tmp_path, monkeypatch):
     monkeypatch.setattr("scarches_widgets.cli.DEMO", SMALL_DEMO)
     assert run("demo", "--model", model, "--out", tmp_path) == 0

@@ -227,7 +227,7 @@ class ProteinDispersion(Dispersion):
 
 
 class Measured(CategoryTable):
-    """Which proteins are measured in which batch, as ones and zeros. Counted, not trained."""
+    """Which proteins are measured in which batch, as ones and zeros: none until they are counted. Not trained."""
 
     def __init__(self, variable: str, n_levels: int, n_features: int):
         super().__init__(variable, n_levels, n_features)
@@ -235,7 +235,7 @@ class Measured(CategoryTable):
 
     def grow(self, n_new: int) -> None:
         super().grow(n_new)
-        self.blocks[-1].requires_grad_(False)
+        nn.init.zeros_(self.blocks[-1].requires_grad_(False))
 
     def count(self, measured: np.ndarray) -> None:
         """Set the newest block from all batches' values, bool (batches, proteins)."""

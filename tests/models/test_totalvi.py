@@ -340,6 +340,20 @@ def test_a_query_trains_its_efficiencies_priors_and_dispersions(cite, reference)
     assert all(not torch.equal(table.blocks[-1], start) for table, start in zip(tables, before))
 
 
+def test_a_query_of_rna_alone_is_imputed_as_of_the_reference_s_batches(cite, fitted):
+    cells = rna_only(part(cite, "batch1"))
+    cells.obs["batch"] = "new"
+    query = sca.models.TOTALVI.load_query_data(cells, fitted)
+    query.train(**QUICK)
+    assert not query.module.proteins.measured.rows()[2].any()
+    _, imputed = query.get_normalized_expression(include_protein_background=True)
+    both = [
+        query.get_normalized_expression(include_protein_background=True, transform_batch=batch)[1]
+        for batch in ("batch0", "batch1")
+    ]
+    np.testing.assert_allclose(imputed, (both[0] + both[1]) / 2, rtol=1e-4)
+
+
 def test_a_query_of_rna_alone_is_mapped_saved_and_its_proteins_imputed(cite, reference, tmp_path):
     model = trained(reference)
     query = sca.models.TOTALVI.load_query_data(rna_only(part(cite, "batch1")), model)

@@ -20,7 +20,8 @@ Differs from the paper and from scArches 0.6.1:
 - the default trunk is an MLP of spatial components; the published one is `classifier="TransformerConv"`. On measured
   tissue the MLP places cells better (tests/benchmarks/bench_spatial.py);
 - genes are standardised per section (there: log-normalised values as they are), and matched by name;
-- partitions are k-means, not Leiden's; their classifiers share a trunk; Adam, not SGD, with validation cells;
+- partitions are k-means, not Leiden's; their classifiers share a trunk; Adam, not SGD, with validation cells
+  (`schedule="published"`: 10 epochs at a learning rate of 1e-3, without a penalty);
 - places are read out by the posterior over reference cells, in each reference's own coordinates (there: none);
 - distances of cells are √JSD (there: Jeffreys divergences of randomly sharpened probabilities, scaled to norm 1, which
   the documentation calls Jensen-Shannon).
@@ -249,7 +250,8 @@ class SageNet(PlaceVerbs, Model):
     gene_network
         Of each reference by name, with a report; empty for a classifier without one, and for a loaded model.
     spatial_genes
-        Moran's I of each gene in each reference, largest mean first; those used are True in `is_used`.
+        Moran's I of each gene in each reference, largest mean first; those used are True in `is_used`. None for a
+        loaded model.
 
     References
     ----------
@@ -287,15 +289,18 @@ class SageNet(PlaceVerbs, Model):
         for adata in references.values():
             _announce(validate(adata, layer=layer, expects="any"))
         self.schema = DataSchema(_shared_genes(references, query, gene_map, min_gene_overlap), layer=layer)
-        self._place(references, seed)
+        spatial_genes, networks = self._place(references, seed)
         self._start(next(iter(references.values())))
         self.references, self.query = references, query
+        self.spatial_genes, self.gene_network = spatial_genes, networks
         self.gene_map, self.min_gene_overlap = gene_map, min_gene_overlap
 
     def _start(self, adata) -> None:
         super()._start(adata)
         self.references = {self.config.references[0].name: adata} if adata is not None else {}
         self.query = None
+        self.spatial_genes: pd.DataFrame | None = None
+        self.gene_network: dict[str, GeneNetwork] = {}
 
     def __repr__(self) -> str:
         cells = ", ".join(f"{layout.name}: {layout.n_cells:,} cells" for layout in self.config.references)
@@ -307,8 +312,8 @@ class SageNet(PlaceVerbs, Model):
 
     # What is known before training
 
-    def _place(self, references: Mapping[str, Any], seed: int) -> None:
-        """Choose genes, partition the tissues, and make the network with what it knows of them."""
+    def _place(self, references: Mapping[str, Any], seed: int) -> tuple[pd.DataFrame, dict[str, GeneNetwork]]:
+        """Choose genes, partition the tissues, and make the network; what `spatial_genes` and `gene_network` say."""
         config = self.config
         cells = {
             name: SectionedExpression(adata, self.schema.genes, self.schema.layer, config.section_key)
@@ -326,9 +331,8 @@ class SageNet(PlaceVerbs, Model):
                 f"so no cell can be placed. Check that obsm['{config.spatial_key}'] belongs to these cells."
             )
         moran["is_used"] = np.isin(np.arange(len(mean)), selected)
-        self.spatial_genes = moran.iloc[order]
-        self.gene_network: dict[str, GeneNetwork] = {}
 
+        networks: dict[str, GeneNetwork] = {}
         layouts, known = [], []
         for name, adata in references.items():
             z = np.concatenate([*cells[name].standardized(selected)])
@@ -336,10 +340,10 @@ class SageNet(PlaceVerbs, Model):
             weights = np.sqrt(moran[name].clip(lower=0).to_numpy()[selected])
             tissue = {"places": places[name], "regions": regions}
             if config.is_graph:
-                self.gene_network[name] = gene_network(z, config.gene_network_alpha)
-                logger.info("%s: %s", name, self.gene_network[name])
+                networks[name] = gene_network(z, config.gene_network_alpha)
+                logger.info("%s: %s", name, networks[name])
                 tissue["weights"] = weights / np.sqrt((weights**2).mean())
-                tissue["convolution.edges.edges"] = self.gene_network[name].edges
+                tissue["convolution.edges.edges"] = networks[name].edges
             else:
                 components = spatial_components(z * weights, graphs[name], config.n_components)
                 first = ((z * weights) @ components[:, 0]).std()
@@ -352,7 +356,7 @@ class SageNet(PlaceVerbs, Model):
                     n_genes=len(selected),
                     regions=tuple(tuple(names) for names in region_names.values()),
                     n_components=0 if config.is_graph else components.shape[1],
-                    n_edges=self.gene_network[name].edges.shape[1] if config.is_graph else 0,
+                    n_edges=networks[name].edges.shape[1] if config.is_graph else 0,
                     target_sum=cells[name].target_sum,
                 )
             )
@@ -363,6 +367,7 @@ class SageNet(PlaceVerbs, Model):
         self.module.know({"genes": selected} | _pooled_moments(cells.values(), selected))
         for part, tissue in zip(self.module.references, known):
             part.know(tissue)
+        return moran.iloc[order], networks
 
     def _new_module(self, schema: DataSchema) -> nn.Module:
         return SageNetModule(schema, self.config)  # not .float(): coordinates keep their precision

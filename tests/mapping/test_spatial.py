@@ -87,9 +87,10 @@ def test_each_section_is_held_out_once_and_the_better_method_is_named(tissue):
 
 
 def test_without_sections_blocks_of_the_tissue_are_held_out(sections):
-    found = spatial.held_out(sections[0], n_folds=2, train=QUICK, **SMALL)
+    short = {**QUICK, "max_epochs": 4}
+    found = spatial.held_out(sections[0], n_folds=2, train=short, **SMALL)
     assert found.locations["fold"].value_counts().gt(60).all() and len(found.locations) == 200
-    again = spatial.held_out(sections[0], n_folds=2, train=QUICK, **SMALL)
+    again = spatial.held_out(sections[0], n_folds=2, train=short, **SMALL)
     pd.testing.assert_frame_equal(found.locations, again.locations)
 
 

@@ -82,6 +82,8 @@ def test_each_section_is_held_out_once_and_the_better_method_is_named(tissue):
     errors = spatial.location_errors(found.locations, tissue.obsm["spatial"])
     np.testing.assert_allclose(found.locations["error"], errors)
     assert 0.3 < found.coverage < 0.95
+    widened = found.locations["uncertainty"] * found.uncertainty_factor
+    assert abs((errors <= widened).mean() - 0.63) < 0.01
     assert found.is_better == (found.table["distance_correlation"].idxmax() == "SageNet")
     assert "SageNet places better than kNN" in str(found)
 

@@ -2,6 +2,7 @@ import logging
 import warnings
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -361,6 +362,23 @@ def test_distances_in_measured_tissue_are_told_as_well_as_required(real_data, fi
         model.train(progress=False)
         located = model.predict_locations()
     assert spearmanr(pdist(xy(located)), pdist(query.obsm["spatial"])).statistic > least - 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_dissociated_neurons_of_a_cortex_lie_in_the_order_of_their_layers(real_data):
+    tissue = ad.read_h5ad(real_data / "starmap_mouse_mpfc.h5ad")
+    tissue = tissue[tissue.obs["batch"] == "section1"].copy()  # its layers follow one another along x
+    with h5py.File(real_data / "multiome_snare_mouse_cortex.h5mu") as file:
+        query = ad.io.read_elem(file["mod/rna"])  # another technology, of which 82 genes are in the panel of 158
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on genes that are missing
+        model = sca.models.SageNet(tissue, query)
+        model.train(progress=False)
+        located = model.predict_locations()
+    depth = located["x"].groupby(query.obs["cell_type"].astype(str)).median()
+    width = np.ptp(tissue.obsm["spatial"][:, 0])
+    assert depth["L4/5"] - depth["L2/3"] > 0.1 * width and depth["L6"] - depth["L4/5"] > 0.1 * width
 
 
 @pytest.mark.slow

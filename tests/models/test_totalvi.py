@@ -159,12 +159,15 @@ def test_the_protein_terms_of_a_fixed_minibatch_equal_the_formulas_in_float64(ci
     assert float(loss.total) == pytest.approx(float(total), rel=1e-5)
 
 
-def test_the_published_schedule_is_scvi_tools(cite):
+def test_the_published_schedule_is_scvi_tools_and_the_automatic_one_warms_up_in_a_quarter():
     plan = TOTALVIPlan(schedule="published").resolved(3600, 400)
     assert (plan.lr, plan.batch_size, plan.early_stopping, plan.kl_warmup_steps) == (4e-3, 256, True, 3000)
     stopping = plan.early_stopping_kwargs
     assert (stopping.patience, stopping.reduce_lr, stopping.lr_patience, stopping.lr_factor) == (45, True, 30, 0.6)
     assert [plan.kl_weight_at(step, 15) for step in (0, 1500, 3000, 5000)] == [0, 0.5, 1, 1]
+    plan = TOTALVIPlan().resolved(3600, 400)
+    assert (plan.lr, plan.max_epochs, plan.early_stopping) == (4e-3, 86, False)
+    assert [plan.kl_weight_at(step, 4) for step in (0, 43, 86, 200)] == [0, 0.5, 1, 1]
 
 
 def test_a_background_s_prior_is_the_lower_half_of_cells_counts():

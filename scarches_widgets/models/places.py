@@ -50,7 +50,7 @@ class PlaceVerbs:
         read_out
             "posterior": the mean of the posterior over the reference's cells, or if that has two modes far apart, as in
             a tissue that is symmetric, the mean of the heavier one. "mean": always the mean. "map": the mean place of
-            the most probable reference cells. "centroid": the mean of regions' centres, as in the paper's sketches.
+            the most probable reference cells. "centroid": the mean of regions' centres by their probabilities.
 
         Returns
         -------

@@ -18,8 +18,9 @@ reference's stay.
 
 Defaults are those of scArches 0.6.1. `schedule="published"` is its trainer's: 100 epochs, the first 90 % of them
 without prototypes, Adam with lr 1e-3, eps 0.01 and weight decay 0.04 on all but the conditions' vectors, the KL term
-warmed up over 100 epochs, no early stopping. `schedule="auto"` is one cycle (see `training.plan`), the second half of
-it with prototypes. Differs from scArches:
+warmed up over 100 epochs, no early stopping. `schedule="auto"` is one cycle (see `training.plan`) of 700 steps, the
+second half of them with prototypes: after 1,000, cells of labels that the reference lacks were no farther from the
+prototypes than others. Differs from scArches:
 
 - prototypes, labels and uncertainties come of posterior means, not of draws, so that each call gives the same;
 - a new condition starts at the mean of the reference's vectors, with their mean dispersion, which stays as it is (as in
@@ -36,7 +37,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -98,6 +99,8 @@ class ScPoliPlan(ScArchesPlan):
     clustering: Literal["leiden", "kmeans"] = "leiden"
     clustering_resolution: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0  # of Leiden
     n_clusters: Annotated[int, Field(ge=1, le=MOST_CLUSTERS)] | None = None  # of k-means; None: 10
+
+    auto_steps: ClassVar[int] = 700
 
     def resolved(self, n_train: int, n_validation: int = 0, of_query: bool = False) -> TrainingPlan:
         published, meant = self.schedule == "published", {}

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -92,6 +92,8 @@ class TrainingPlan:
     device: str = "auto"  # "auto" takes a CUDA device if there is one
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # CPU threads; small models are fastest with one
 
+    auto_steps: ClassVar[int] = AUTO_STEPS
+
     def resolved(self, n_train: int, n_validation: int = 0, of_query: bool = False) -> TrainingPlan:
         """This plan with every None replaced by what it means for so many cells, or for a query after surgery."""
         if self.schedule == "published":
@@ -101,7 +103,7 @@ class TrainingPlan:
         return replace(self, max_epochs=self.max_epochs or n_epochs, lr=self.lr or lr)
 
     def _auto_epochs(self, n_train: int, of_query: bool) -> int:
-        n_steps, (lowest, highest) = (SURGERY_STEPS, SURGERY_EPOCHS) if of_query else (AUTO_STEPS, AUTO_EPOCHS)
+        n_steps, (lowest, highest) = (SURGERY_STEPS, SURGERY_EPOCHS) if of_query else (self.auto_steps, AUTO_EPOCHS)
         return min(highest, max(lowest, math.ceil(n_steps * self.batch_size / n_train)))
 
     def optimizer(self, parameters, undecayed=()) -> Adam:

@@ -197,8 +197,8 @@ def test_the_schedules_are_those_that_the_docstring_tells(reference_cells):
         "prototype_weight": 1
     }
     auto = planned(scPoli.plan_class, {}).resolved(1280)
-    assert (auto.max_epochs, auto.pretraining_epochs, auto.prototype_weight) == (100, 50, 5)
-    assert "prototypes of weight 5 from epoch 50" in auto.in_words()
+    assert (auto.max_epochs, auto.pretraining_epochs, auto.prototype_weight) == (70, 35, 5)
+    assert "prototypes of weight 5 from epoch 35" in auto.in_words()
     unlabelled = scPoli(reference_cells, batch_key="batch", **SMALL)
     unlabelled.train(**QUICK)
     assert "prototypes" not in unlabelled.run.started.schedule

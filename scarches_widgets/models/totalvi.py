@@ -18,8 +18,8 @@ The loss of a cell, in nats; protein terms only where the protein was measured i
 
 Defaults are those of scvi-tools 1.4.2. `schedule="published"` is its training: Adam with lr 4e-3, weights that rise
 over 0.75 steps per cell, the learning rate times 0.6 after 30 epochs without gain and a stop after 45. `"auto"` is one
-cycle (see `training.plan`) of 1,200 steps to the same rate, with the warm-up over a quarter of them: beside a warm-up
-over most of them, proteins were imputed somewhat better. Differs from scvi-tools:
+cycle (see `training.plan`) of 1,200 steps to the same rate, with the warm-up over a quarter of them. Differs from
+scvi-tools:
 
 - batches enter through tables that surgery extends (see `nn.layers`); a new batch's prior starts at that of its cells
   (with more than 10 proteins), else at the mean of the reference's, as its efficiency does; both are trained;

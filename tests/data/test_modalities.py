@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import anndata as ad
 import dask.array as da
 import mudata
@@ -12,6 +15,7 @@ import scipy.sparse as sp
 from storage import contents
 
 import scarches_widgets as sca
+from scarches_widgets.data import modalities
 from scarches_widgets.data.minibatches import Cells
 from scarches_widgets.data.modalities import (
     announce_differences,
@@ -109,6 +113,21 @@ def test_cells_without_any_protein_are_no_reference_and_may_be_a_query(cite):
     for values in (cite.obsm[KEY] * 0, cite.obsm[KEY] * np.nan):
         assert [finding.code for finding in findings(cite, values).errors] == ["no-proteins"]
         assert findings(cite, values, for_training=False).ok
+
+
+def test_a_protein_that_stands_twice_is_an_error_and_one_without_counts_a_warning(cite):
+    table = cite.obsm[KEY]
+    (finding,) = findings(cite, table.rename(columns={"Protein02": "Protein01"})).errors
+    assert finding.code == "duplicated-proteins" and "more than once (Protein01)" in finding.what
+    (finding,) = findings(cite, changed(cite, 0, slice(None))).warnings
+    assert finding.code == "unseen-proteins" and "without any count (Protein03)" in finding.what
+
+
+def test_every_code_of_the_file_is_tested_here():
+    codes = set(re.findall(r"\b(?:error|warning)\(\s*\"([a-z-]+)\"", Path(modalities.__file__).read_text()))
+    here = Path(__file__).read_text()
+    assert len(codes) == 7
+    assert [code for code in codes if f'"{code}"' not in here] == []
 
 
 def test_sound_counts_pass_in_any_type(cite):

@@ -23,7 +23,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -31,7 +30,7 @@ import anndata
 import numpy as np
 from bench_mapping import DEFAULT_DATA
 from bench_training import Verdict, no_worse
-from environment import DEFAULT_ENVIRONMENT, make_environment, python_of
+from environment import DEFAULT_ENVIRONMENT, make_environment, printed_by, python_of
 
 import scarches_widgets as sca
 
@@ -48,11 +47,7 @@ SIDES = {"scvi-tools": ("scvi-tools", "published"), "ours, published": ("ours", 
 def work(library: str, environment: Path, *options: object) -> dict:
     """What proteins_worker.py prints."""
     python = [python_of(environment), "-I"] if library == "scvi-tools" else [sys.executable]
-    command = [*python, str(WORKER), library, *map(str, options)]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return printed_by([*python, str(WORKER), library, *map(str, options)])
 
 
 # ---- speed -----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -28,7 +27,7 @@ import anndata
 import numpy as np
 from bench_mapping import DEFAULT_DATA, TASKS, Mapped, load, scores
 from bench_training import Verdict, no_worse
-from environment import SCARCHES, SCARCHES_ENVIRONMENT, make_environment, python_of
+from environment import SCARCHES, SCARCHES_ENVIRONMENT, make_environment, printed_by, python_of
 
 import scarches_widgets as sca
 from scarches_widgets.mapping import metrics
@@ -83,11 +82,7 @@ def write(cells: anndata.AnnData, path: Path, mask: np.ndarray | None = None, te
 def work(library: str, *options: object) -> dict:
     """What scarches_worker.py prints."""
     python = [python_of(SCARCHES_ENVIRONMENT), "-I"] if library == "scarches" else [sys.executable]
-    command = [*python, str(WORKER), library, *map(str, options)]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return printed_by([*python, str(WORKER), library, *map(str, options)])
 
 
 # ---- speed -----------------------------------------------------------------------------------------------------------

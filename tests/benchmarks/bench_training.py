@@ -30,7 +30,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 from bench_mapping import DEFAULT_DATA, TASKS, Mapped, Task, load, scores
-from environment import DEFAULT_ENVIRONMENT, make_environment, python_of
+from environment import DEFAULT_ENVIRONMENT, make_environment, printed_by, python_of
 
 import scarches_widgets as sca
 
@@ -93,12 +93,7 @@ def plain(adata) -> anndata.AnnData:
 def work(library: str, environment: Path, *options: object, one_thread: bool = True) -> dict:
     """What training_worker.py prints."""
     python = [python_of(environment), "-I"] if library == "scvi-tools" else [sys.executable]
-    threads = {"OMP_NUM_THREADS": "1"} if one_thread else {}
-    command = [*python, str(WORKER), library, *map(str, options)]
-    done = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return printed_by([*python, str(WORKER), library, *map(str, options)], one_thread)
 
 
 class Verdict:

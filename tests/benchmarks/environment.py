@@ -8,6 +8,7 @@ By hand, the same (torch first and in both lines, or pip brings another build of
     ~/.cache/scarches_widgets/scvi-tools-1.4.2/bin/python -m pip install torch==2.13.0 scvi-tools==1.4.2 pandas==2.3.3
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -28,6 +29,15 @@ def run_in(environment: Path, arguments: list[str]):
     """Run that environment's python; -E and -s keep this process's PYTHONPATH and the user's packages out of it."""
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([python_of(environment), "-E", "-s", *arguments], check=True, env=one_thread)
+
+
+def printed_by(command: list[str], one_thread: bool = True) -> dict:
+    """The last line that a worker prints, which is JSON."""
+    threads = {"OMP_NUM_THREADS": "1"} if one_thread else {}
+    done = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def make_environment(environment: Path, upstream: tuple[str, ...] = UPSTREAM):

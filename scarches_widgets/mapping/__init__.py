@@ -4,10 +4,10 @@ from importlib import import_module
 
 from . import metrics
 
-__all__ = ["metrics", "spatial"]
+__all__ = ["layers", "metrics", "spatial"]
 
 
 def __getattr__(name: str):
-    if name == "spatial":  # imported when it is asked for, since it brings torch
+    if name in __all__:  # imported when it is asked for: "spatial" brings torch
         return import_module(".spatial", __name__)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

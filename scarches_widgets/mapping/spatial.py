@@ -16,11 +16,12 @@ from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 from scipy.stats import rankdata
 
+from ..data.coordinates import places_of
 from ..data.findings import counted
 from ..data.names import DataError, did_you_mean, listed
 from ..data.schema import DataSchema, as_text
 from ..data.sections import SectionedExpression
-from ..models.sagenet import SageNet, places_of
+from ..models.sagenet import SageNet
 from ..nn.tissue import partition
 from ..training.limits import usable_cpus
 from .transfer import vote

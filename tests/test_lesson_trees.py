@@ -1,15 +1,14 @@
 """The lesson on trees, executed top to bottom: what it says about its cells must come true."""
 
 import json
-from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+from lessons import NOTEBOOKS, executed, fits_a_small_machine
 
 pytestmark = pytest.mark.slow
 
-LESSON = Path(__file__).resolve().parents[1] / "notebooks" / "07_trees.ipynb"
+LESSON = NOTEBOOKS / "07_trees.ipynb"
 PLACES = {  # of each node, the one above it
     "Lymphoid": "root",
     "T cells": "Lymphoid",
@@ -24,57 +23,51 @@ PLACES = {  # of each node, the one above it
     "Classical monocyte": "Monocytes",
     "Nonclassical monocyte": "Monocytes",
 }
-SAY = """
-import json, resource, time
+AGAIN = """
 start, _ = sca.hierarchy.learn_tree(
     with_names, "lab", ["Leiden", "Munich", "Kyoto"], "label", use_rep="X_scvi", apply=False
 )
 exec(editor.code(), {"tree": start})
-print(json.dumps({
-    "places": {node.name: node.parent.name for node in tree if node.parent},
-    "again": start.to_newick() == tree.to_newick(),
-    "NK": [tree.find("NK", "Kyoto").name, tree.find("CD56dim NK", "Munich").name],
-    "match": next(alias.match for alias in tree["NK cells"].aliases if alias.dataset == "Kyoto"),
-    "right": float(right),
-    "f1": f1,
-    "selected": sorted(with_names.obs.loc[editor.obs_names, "label"].unique()),
-    "CPU seconds": time.process_time(),
-    "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-}))
 """
 
 
 @pytest.fixture(scope="module")
-def executed():
+def lesson():
     """The notebook with its outputs, and what its kernel then said."""
-    notebook = nbformat.read(LESSON, 4)
-    notebook.cells.append(nbformat.v4.new_code_cell(SAY))
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
-    return notebook, json.loads(notebook.cells.pop().outputs[-1]["text"])
+    return executed(
+        LESSON,
+        AGAIN,
+        places="{node.name: node.parent.name for node in tree if node.parent}",
+        again="start.to_newick() == tree.to_newick()",
+        NK='[tree.find("NK", "Kyoto").name, tree.find("CD56dim NK", "Munich").name]',
+        match='next(alias.match for alias in tree["NK cells"].aliases if alias.dataset == "Kyoto")',
+        right="float(right)",
+        f1="f1",
+        selected='sorted(with_names.obs.loc[editor.obs_names, "label"].unique())',
+    )
 
 
-def test_the_tree_has_the_true_shape_and_names_the_fourth_laboratorys_cells(executed):
-    _, said = executed
+def test_the_tree_has_the_true_shape_and_names_the_fourth_laboratorys_cells(lesson):
+    _, said = lesson
     assert said["places"] == PLACES
     assert said["NK"] == ["NK cells", "NK cells"] and said["match"] == "perfect"
     assert said["right"] > 0.9 and said["f1"] > 0.95
 
 
-def test_the_editors_code_makes_the_same_tree_and_its_node_selects_its_cells(executed):
-    _, said = executed
+def test_the_editors_code_makes_the_same_tree_and_its_node_selects_its_cells(lesson):
+    _, said = lesson
     assert said["again"]
     assert {"T cells", "NK", "Naive B"} < set(said["selected"])
     assert not any("onocyte" in label for label in said["selected"])
 
 
-def test_the_lesson_fits_a_small_machine(executed):
-    """A minute on one CPU that nobody else uses, and as much memory as Binder gives a kernel."""
-    _, said = executed
-    assert said["CPU seconds"] < 120 and said["peak GB"] < 1.2
+def test_the_lesson_fits_a_small_machine(lesson):
+    _, said = lesson
+    assert fits_a_small_machine(said), said
 
 
-def test_the_lesson_is_kept_without_outputs_and_is_small_with_them(executed):
-    notebook, _ = executed
+def test_the_lesson_is_kept_without_outputs_and_is_small_with_them(lesson):
+    notebook, _ = lesson
     kept = json.loads(LESSON.read_text(encoding="utf-8"))
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in kept["cells"])
     outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -9,5 +9,5 @@ __all__ = ["layers", "metrics", "spatial"]
 
 def __getattr__(name: str):
     if name in __all__:  # imported when it is asked for: "spatial" brings torch
-        return import_module(".spatial", __name__)
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

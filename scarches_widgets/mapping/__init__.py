@@ -4,7 +4,7 @@ from importlib import import_module
 
 from . import metrics
 
-__all__ = ["layers", "metrics", "spatial"]
+__all__ = ["layers", "metrics", "spatial", "tissue"]
 
 
 def __getattr__(name: str):

@@ -21,6 +21,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+LARGEST_EXPONENT = 60.0  # of which a sum of exponentials is far from float32's limit of e^88
+
 
 class GeneEdges(nn.Module):
     """Edges of a gene network, as sums over each gene's neighbours need them.
@@ -44,12 +46,6 @@ class GeneEdges(nn.Module):
     def sums(self, of_edges: Tensor) -> Tensor:
         """What arrives at each gene, (cells, genes), of values per edge, (cells, edges)."""
         return of_edges.new_zeros(len(of_edges), self.n_genes).index_add(1, self.edges[1], of_edges)
-
-    def highest(self, of_edges: Tensor) -> Tensor:
-        """The largest that arrives at each gene, (cells, genes); 0 where nothing does."""
-        arrives_at = self.edges[1].expand_as(of_edges)
-        zeros = of_edges.new_zeros(len(of_edges), self.n_genes)
-        return zeros.scatter_reduce(1, arrives_at, of_edges, "amax", include_self=False)
 
 
 class GraphSAGE(nn.Module):
@@ -96,15 +92,54 @@ class TransformerConv(nn.Module):
         _draw(self.parameters(), generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        start, end = self.edges.edges
         scale = math.sqrt(len(self.key_weight))
         sharpness = (self.query_bias @ self.key_weight + self.query_weight @ self.key_weight * x) / scale  # β
-        logits = sharpness[:, end] * x[:, start]
-        weights = (logits - self.edges.highest(logits.detach())[:, end]).exp()
-        mean = self.edges.sums(weights * x[:, start]) / self.edges.sums(weights).clamp(min=1e-30)
-        has_neighbors = (self.edges.n_neighbors > 0).float()[:, None]
-        of_neighbors = mean[..., None] * self.value_weight + has_neighbors * self.value_bias
-        return x[..., None] * self.skip_weight + self.skip_bias + of_neighbors
+        mean = TiltedMean.apply(x.T.contiguous(), sharpness.T.contiguous(), self.edges.edges).T
+        has_neighbors = (self.edges.n_neighbors > 0).to(x.dtype).expand_as(x)
+        weights = torch.stack([self.skip_weight, self.value_weight, self.value_bias])
+        return torch.stack([x, mean, has_neighbors], dim=-1) @ weights + self.skip_bias
+
+
+class TiltedMean(torch.autograd.Function):
+    """m_i = Σ_j x_j exp(β_i x_j) / Σ_j exp(β_i x_j) over the neighbours j of gene i; 0 if it has none.
+
+    By hand, since its derivative by β_i is a number per gene too, the variance Σ_j α_ij x_j² − m_i²: nothing of the
+    size of the edges is kept for the backward pass. `x` and `β` are genes × cells: a gene's row is moved as one.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, sharpness: Tensor, edges: Tensor) -> Tensor:
+        weights, x_start, total = _weights(x, sharpness, edges)
+        mean = torch.zeros_like(x).index_add_(0, edges[1], weights.mul_(x_start)).div_(total)
+        square = torch.zeros_like(x).index_add_(0, edges[1], weights.mul_(x_start)).div_(total)
+        ctx.save_for_backward(x, sharpness, edges, mean, square)
+        return mean
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor):
+        x, sharpness, edges, mean, square = ctx.saved_tensors
+        of_sharpness = gradient * (square - mean**2)
+        if not ctx.needs_input_grad[0]:
+            return None, of_sharpness, None
+        weights, x_start, total = _weights(x, sharpness, edges)
+        start, end = edges
+        of_edges = weights / total[end] * (1 + sharpness[end] * (x_start - mean[end])) * gradient[end]
+        return torch.zeros_like(x).index_add_(0, start, of_edges), of_sharpness, None
+
+
+def _weights(x: Tensor, sharpness: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """exp(β_i x_j) up to a factor per gene i, and x_j, of each edge (edges, cells); their sums, (genes, cells)."""
+    start, end = edges
+    x_start = x.index_select(0, start)
+    weights = sharpness.index_select(0, end).mul_(x_start)
+    if len(start) and sharpness.abs().max() * x.abs().max() > LARGEST_EXPONENT:
+        arrives_at = end[:, None].expand_as(weights)
+        highest = torch.zeros_like(x).scatter_reduce_(0, arrives_at, weights, "amax", include_self=False)
+        weights -= highest[end]
+    weights.exp_()
+    total = torch.zeros_like(x).index_add_(0, end, weights).clamp_(min=1e-30)
+    return weights, x_start, total
 
 
 CONVOLUTIONS = {"TransformerConv": TransformerConv, "GraphSAGE": GraphSAGE, "GCN": GCN}

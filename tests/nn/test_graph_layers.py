@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scarches_widgets.nn.graph_layers import CONVOLUTIONS, GeneEdges
+from scarches_widgets.nn.graph_layers import CONVOLUTIONS, GeneEdges, TiltedMean
 
 N_GENES, N_OUT = 12, 5
 
@@ -71,11 +71,23 @@ def test_a_convolution_in_single_precision_is_as_exact_and_its_gradients_are_fin
     assert all(torch.isfinite(parameter.grad).all() for parameter in layer.parameters())
 
 
-def test_attention_stays_finite_at_enormous_expression():
-    layer, _ = layer_of("TransformerConv")
+def test_attention_stays_finite_and_exact_at_enormous_expression():
+    layer, neighbors = layer_of("TransformerConv")
     x = torch.full((2, N_GENES), 1e4)
     x[1] *= -1
     assert torch.isfinite(layer(x)).all()
+    x = np.random.default_rng(1).normal(size=(4, N_GENES)) * 30
+    with torch.no_grad():
+        fast = layer.double()(torch.from_numpy(x)).numpy()
+    assert np.abs(fast - naive("TransformerConv", layer, neighbors, x)).max() < 1e-6
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])  # below and above the exponents that need a shift
+def test_the_gradients_of_a_tilted_mean_are_those_of_differences(scale):
+    edges, _ = network()
+    rng = np.random.default_rng(2)
+    x, sharpness = (torch.from_numpy(rng.normal(size=(N_GENES, 3)) * scale).requires_grad_() for _ in range(2))
+    assert torch.autograd.gradcheck(lambda *of: TiltedMean.apply(*of, edges.edges), (x, sharpness / scale**1.5))
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)

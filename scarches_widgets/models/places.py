@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -75,10 +75,14 @@ class PlaceVerbs:
             raise ValueError(f"read_out='{read_out}' is not known. Pass one of {listed(READ_OUTS, 9)}.")
         adata = self._ready(adata)
         names = self._reference_names if reference is None else [self._known_reference(reference)]
+        return self._locations(adata, self._log_probabilities(adata, names), names, read_out)
+
+    def _locations(self, adata, log_probabilities: Iterable[LogP], names: list[str], read_out: str) -> pd.DataFrame:
+        """Places of cells of which these are, some after the other, log-probabilities of their regions."""
         atoms = {name: self._atoms(name) for name in names}
         dims = DIMENSIONS[: max(of.places.shape[1] for of in atoms.values())]
         frames, n_bimodal = [], 0
-        for _, log_p in self._log_probabilities(adata, names):
+        for log_p in log_probabilities:
             of_references = [self._located(atoms[name], log_p[name], read_out, dims) for name in names]
             confidence = np.stack([frame["confidence"] for frame in of_references])
             best = confidence.argmax(0)
@@ -140,7 +144,7 @@ class PlaceVerbs:
         if of in partitions:
             number = partitions.index(of)
             regions = self._layout(name).regions[number]
-            p = np.concatenate([np.exp(log_p[name][number]) for _, log_p in self._log_probabilities(adata, [name])])
+            p = np.concatenate([np.exp(log_p[name][number]) for log_p in self._log_probabilities(adata, [name])])
         else:
             regions, p = self._votes(adata, name, of)
         if soft:
@@ -174,7 +178,7 @@ class PlaceVerbs:
         votes = np.concatenate(
             [
                 atoms.posterior(log_p[name], self.config.sharpness) @ shares
-                for _, log_p in self._log_probabilities(adata, [name])
+                for log_p in self._log_probabilities(adata, [name])
             ]
         )
         return list(names), votes / np.maximum(votes.sum(1, keepdims=True), 1e-300)
@@ -233,7 +237,7 @@ class PlaceVerbs:
         """Probabilities of every reference's partitions, each (cells, regions)."""
         blocks = [
             [np.exp(of_partition) for of_reference in log_p.values() for of_partition in of_reference]
-            for _, log_p in self._log_probabilities(adata, self._reference_names)
+            for log_p in self._log_probabilities(adata, self._reference_names)
         ]
         return [np.concatenate(parts) for parts in zip(*blocks)]
 
@@ -336,7 +340,7 @@ class PlaceVerbs:
         What was written, by name.
         """
         adata = self._ready(adata)
-        blocks = [log_p for _, log_p in self._log_probabilities(adata, self._reference_names)]
+        blocks = list(self._log_probabilities(adata, self._reference_names))
         written = {}
         for name in self._reference_names:
             for number, partition in enumerate(self.config.partition_names):
@@ -352,7 +356,8 @@ class PlaceVerbs:
         if save_dist:
             written["obsp['sagenet_distances']"] = self.cell_distances(adata)
         if save_locations:
-            located = self.predict_locations(adata, reference=reference)
+            names = self._reference_names if reference is None else [self._known_reference(reference)]
+            located = self._locations(adata, blocks, names, "posterior")
             dims = [name for name in DIMENSIONS if name in located]
             written["obsm['X_sagenet']"] = located[dims].to_numpy()
             for name in ("uncertainty", "confidence", *(["reference"] if "reference" in located else [])):
@@ -452,11 +457,10 @@ class PlaceVerbs:
         moments = self.module.means.cpu().numpy(), self.module.scales.cpu().numpy()
         yield from cells.standardized(self.module.genes.cpu().numpy(), None if is_own else moments, always=by_reference)
 
-    def _log_probabilities(self, adata, names: list[str]) -> Iterator[tuple[slice, LogP]]:
-        """Rows of some cells after the other, and their regions' log-probabilities, float64."""
+    def _log_probabilities(self, adata, names: list[str]) -> Iterator[LogP]:
+        """Log-probabilities of the regions of some cells after the other, float64."""
         self.module.eval()
         parts = {name: self.module.references[self._reference_names.index(name)] for name in names}
-        start = 0
         for z in self._standardized(adata):
             for rows in _slices(len(z), QUERY_CELLS_AT_ONCE):
                 with torch.no_grad():
@@ -465,8 +469,7 @@ class PlaceVerbs:
                         name: [of_partition.double().cpu().numpy() for of_partition in part(block)]
                         for name, part in parts.items()
                     }
-                yield slice(start + rows.start, start + rows.stop), log_p
-            start += len(z)
+                yield log_p
 
 
 def _confidence(log_p: list[np.ndarray]) -> np.ndarray:

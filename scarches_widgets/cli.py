@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,11 @@ def demo(options: argparse.Namespace) -> None:
     from .mapping.jobs import MapJob, run_map_job
 
     options.out.mkdir(parents=True, exist_ok=True)
-    reads_proteins = hasattr(getattr(models, options.model, None), "obsm_keys")
-    atlas = (datasets.cite_seq if reads_proteins else datasets.atlas)(**DEMO, seed=options.seed)
+    model = getattr(models, options.model, None)
+    simulated = datasets.cite_seq if hasattr(model, "obsm_keys") else datasets.atlas
+    if hasattr(model, "var_keys"):
+        simulated = partial(datasets.multiome, n_peaks=1000)
+    atlas = simulated(**DEMO, seed=options.seed)
     # the laboratory of one batch names families only: what belongs below them, a tree learns from the others
     is_coarse = atlas.obs["batch"] == atlas.obs["batch"].unique()[1]
     atlas.obs["lab_label"] = atlas.obs["cell_type"].astype(str).mask(is_coarse, atlas.obs["type_level2"].astype(str))

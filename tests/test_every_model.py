@@ -55,15 +55,17 @@ MODELS = [
     Case(sca.models.EXPIMAP, EXPIMAP),
     Case(sca.models.scPoli, {"hidden_layer_sizes": (16, 12), "n_latent": 4}, LABELS),
     Case(sca.models.TOTALVI, {"n_hidden": 16, "n_latent": 4}),
+    Case(sca.models.MultiVAE, {"n_hidden": 16, "n_latent": 4}),
 ]
 
 
 @pytest.fixture(scope="module")
 def atlas(atlas):
-    """With proteins besides, for the models that read some."""
+    """With proteins besides, and genes of two modalities, for the models that read some."""
     cells, rng = atlas.copy(), np.random.default_rng(0)
     mean = np.exp(rng.normal(2, 1, 6) + 2 * rng.integers(2, size=(4, 6))[cells.obs["cell_type"].cat.codes])
     cells.obsm["protein_expression"] = pd.DataFrame(rng.poisson(mean), cells.obs_names, [f"P{i}" for i in range(6)])
+    cells.var["modality"] = ["rna", "atac", "atac", "rna"] * 10
     return cells
 
 

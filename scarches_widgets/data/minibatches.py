@@ -17,9 +17,11 @@ from torch import Tensor
 
 from .matrix import matrix_of
 from .modalities import protein_table
+from .multimodal import measured_modalities
 from .schema import BATCH, DataSchema
 
 WINDOW = 8192  # rows per read from a file or a dask graph
+CELL_BY_CELL = ("counts", "library_size", "continuous", "size_factor", "labels", "proteins", "measured")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Minibatch:
     size_factor: Tensor | None = None  # float32 (cells, 1)
     labels: Tensor | None = None  # int64 (cells,), −1 = unlabelled
     proteins: Tensor | None = None  # float32 (cells, proteins); counts of a second modality, None = there are none
+    measured: Tensor | None = None  # bool (cells, modalities); None = the model has one
     labelled: Minibatch | None = None  # other cells, all with labels, for a model that trains on such beside
     seen: tuple[Tensor, Tensor, Tensor] | None = None  # of counts ≠ 0: place in counts.flatten(), cell, gene (int64)
     noise: object | None = None  # what the step may draw; None = use means, drop nothing
@@ -50,7 +53,7 @@ class Minibatch:
         """The same cells on another device."""
         moved = {
             name: value.to(device)
-            for name in ("counts", "library_size", "continuous", "size_factor", "labels", "proteins", "labelled")
+            for name in (*CELL_BY_CELL, "labelled")
             if (value := getattr(self, name)) is not None
         }
         categories = {variable: codes.to(device) for variable, codes in self.categories.items()}
@@ -64,7 +67,7 @@ class Minibatch:
         """The i-th cell alone, with no others beside."""
         one = {
             name: value[i : i + 1]
-            for name in ("counts", "library_size", "continuous", "size_factor", "labels", "proteins")
+            for name in CELL_BY_CELL
             if (value := getattr(self, name)) is not None
         }
         categories = {variable: codes[i : i + 1] for variable, codes in self.categories.items()}
@@ -103,6 +106,7 @@ class Cells:
         self._size_factor = _float_columns(adata, [schema.size_factor_key] if schema.size_factor_key else [])
         proteins = protein_table(adata, schema.protein_key, schema.protein_names_key) if schema.proteins else None
         self._proteins = None if proteins is None else proteins.in_order(schema.proteins)
+        self._measured = measured_modalities(adata, schema, columns) if schema.modalities else None
 
     def minibatches(self, rows: np.ndarray, batch_size: int, first_step: int = 0) -> Iterator[Minibatch]:
         """Deal out `rows` in this order, `batch_size` at a time; start at the minibatch number `first_step`."""
@@ -141,6 +145,7 @@ class Cells:
             size_factor=_taken(self._size_factor, rows),
             labels=_taken(self._labels, rows),
             proteins=None if self._proteins is None else torch.from_numpy(self._proteins.of(rows)),
+            measured=_taken(self._measured, rows),
             seen=seen,
         )
 

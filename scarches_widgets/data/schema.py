@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from .findings import counted
 from .genes import GeneReport, align_genes
+from .multimodal import align_modalities
 from .names import DataError, did_you_mean, listed, nearest
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ class DataSchema:
     protein_key, protein_names_key, protein_layer, proteins
         Key of `obsm` with the protein counts, key of `uns` with the names of its columns (None if they have names
         themselves), layer of a MuData's proteins, and the proteins; see `modalities`.
+    modality_key, modalities
+        Column of `var` that tells modalities apart, and pairs of a modality and its number of features, in the order
+        in which these stand in `genes`; none for a model of RNA. See `multimodal`.
     """
 
     genes: tuple[str, ...]
@@ -60,6 +64,8 @@ class DataSchema:
     protein_names_key: str | None = None
     protein_layer: str | None = None
     proteins: tuple[str, ...] = ()
+    modality_key: str | None = None
+    modalities: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self):
         levels = {variable: levels for variable, (_, levels) in self.variables.items()}
@@ -127,6 +133,8 @@ class DataSchema:
         self, adata, gene_map: str | Mapping[str, str] | None = None, min_gene_overlap: float = 0.0
     ) -> tuple[np.ndarray | None, GeneReport]:
         """Match the genes of `adata` to this schema's; see `genes.align_genes`."""
+        if self.modalities:
+            return align_modalities(self.genes, self.modalities, adata.var, gene_map, min_gene_overlap)
         return align_genes(self.genes, adata.var, gene_map, min_gene_overlap)
 
     def codes(self, adata) -> dict[str, np.ndarray]:

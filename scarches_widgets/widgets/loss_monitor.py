@@ -30,6 +30,8 @@ IN_WORDS = {
     "kl_z2": "KL of latents within labels",
     "kl_labels": "KL of labels",
     "mmd": "MMD between batches",
+    "mmd_latent": "MMD between groups",
+    "mmd_marginal": "MMD of each modality's latents",
     "hsic": "dependence of new programs",
     "prototype": "distance from prototypes",
     "reconstruction_protein": "reconstruction of proteins",

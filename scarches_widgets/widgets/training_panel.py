@@ -15,7 +15,9 @@ from ..data.check_obs import check_categorical, check_continuous, check_keys, ch
 from ..data.findings import Findings
 from ..data.matrix import matrix_of, where_is
 from ..data.modalities import check_proteins, protein_table, the_protein_key
+from ..data.multimodal import as_one_anndata, check_modalities, modalities_of
 from ..data.names import DataError, did_you_mean, shown
+from ..data.receptors import check_receptors, receptor_table, the_receptor_keys
 from ..data.validate import CHECKS, Request
 from ..training.options import respelled, typed
 from ..training.plan import METRICS, EarlyStopping
@@ -46,7 +48,7 @@ class TrainingPanel(Panel):
     Parameters
     ----------
     adata
-        The cells. Not modified.
+        The cells; for a model of several modalities also a MuData. Not modified.
     model
         Class of the model, or its name in `sca.models`.
     **options
@@ -81,7 +83,7 @@ class TrainingPanel(Panel):
 
     def __init__(self, adata: AnnData | None = None, model: str | type[Model] = "SCVI", **options: Any):
         self._class = _model_class(model)
-        self.adata = _checked(adata)
+        self.adata = _checked(as_one_anndata(adata) if self._var_keys else adata)
         self.model: Model | None = None
         self._watchers: list[Callable[[TrainingRun], None]] = []
         form = self._drawn()
@@ -110,6 +112,7 @@ class TrainingPanel(Panel):
                 *(key_field(key, "Data", choices[key]) for key in KEYS),
                 *([key_field(UNLABELED, "Data", self._levels())] if self._learns_labels else ()),
                 *(key_field(key, "Data", _tables(self.adata)) for key in self._table_keys),
+                *(key_field(key, "Data", _columns_of_var(self.adata)) for key in self._var_keys),
                 *fields_of(self._class.config_class, self._class.__name__),
                 *plan.values(),
                 *stopping.values(),
@@ -124,6 +127,11 @@ class TrainingPanel(Panel):
     def _table_keys(self) -> tuple[str, ...]:
         """Arguments of the model that name a table of counts in obsm."""
         return getattr(self._class, "obsm_keys", ())
+
+    @property
+    def _var_keys(self) -> tuple[str, ...]:
+        """Arguments of the model that name the column of var that tells modalities apart."""
+        return getattr(self._class, "var_keys", ())
 
     def _levels(self) -> list[Choice]:
         """Every name that might stand for "not labelled", those that say so first."""
@@ -148,7 +156,7 @@ class TrainingPanel(Panel):
         """The keys that setup_anndata has noted, which a model reads if it is given none."""
         noted = self.adata.uns.get(NOTED, {}) if self.adata is not None else {}
         keys = (*KEYS, UNLABELED) if self._learns_labels else KEYS
-        return {key: noted[key] for key in (*keys, *self._table_keys) if key in noted}
+        return {key: noted[key] for key in (*keys, *self._table_keys, *self._var_keys) if key in noted}
 
     def set(self, **options: Any) -> None:
         super().set(**_flat(options))
@@ -176,6 +184,12 @@ class TrainingPanel(Panel):
         for key in self._table_keys:
             for said in self._findings_of_table(options[key], options["batch_key"]):
                 yield key, said
+        for key in self._var_keys:
+            for said in self._findings_of_modalities(options[key] or self._noted().get(key), asked.layer):
+                yield key, said
+        if getattr(self._class, "reads_receptors", False):
+            for said in self._findings_of_receptors(options["max_tcr_length"]):
+                yield "", said
         key = asked.layer, asked.expects
         found = self._look(key, lambda: Findings(finding for check in OF_VALUES for finding in check(asked)))
         if isinstance(found, Exception):
@@ -203,6 +217,23 @@ class TrainingPanel(Panel):
         yield from map(remark_of, found)
         if found.ok:
             yield remark("ok", f"{table.where} holds raw counts of {len(table.names)} proteins.")
+
+    def _findings_of_modalities(self, key: str | None, layer: str | None) -> Iterator[dict[str, str]]:
+        found = self._look((key, layer), lambda: _remarks_on_modalities(self.adata, key, layer))
+        if isinstance(found, list):  # what cannot be read at all is said of the layer
+            yield from found
+
+    def _findings_of_receptors(self, longest: int) -> Iterator[dict[str, str]]:
+        try:
+            table = receptor_table(self.adata, self._noted().get("receptor_keys") or the_receptor_keys(self.adata))
+        except DataError as fault:
+            yield remark("error", str(fault))
+            return
+        found = check_receptors(table, self.adata.obs_names, longest)
+        yield from map(remark_of, found)
+        if found.ok:
+            n = len(set(table.clonotypes))
+            yield remark("ok", f"{table.where[0]} and {table.where[1]} hold {n:,} distinct receptors.")
 
     def _request(self, options: dict[str, Any]) -> Request:
         """What `validate` would be asked."""
@@ -291,7 +322,8 @@ class TrainingPanel(Panel):
 
     def _options_of_model(self) -> dict[str, Any]:
         return self._form.chosen(
-            self.values, [*KEYS, UNLABELED, *self._table_keys, *self._form.names(self._class.__name__), "seed"]
+            self.values,
+            [*KEYS, UNLABELED, *self._table_keys, *self._var_keys, *self._form.names(self._class.__name__), "seed"],
         )
 
     def _options_of_training(self) -> dict[str, Any]:
@@ -360,6 +392,22 @@ def _tables(adata: AnnData | None) -> list[Choice]:
     tables = {} if adata is None else {key: value for key, value in adata.obsm.items() if hasattr(value, "columns")}
     choices = (Choice(key, f"{shown(key)}, {len(table.columns)} columns") for key, table in tables.items())
     return [Choice(None, "the only one"), *choices]
+
+
+def _columns_of_var(adata: AnnData | None) -> list[Choice]:
+    """The columns of var that are no numbers."""
+    columns = () if adata is None else adata.var.select_dtypes(exclude="number").columns
+    return [Choice(None, "modality"), *(Choice(name, shown(name)) for name in map(str, columns))]
+
+
+def _remarks_on_modalities(adata: AnnData, key: str | None, layer: str | None) -> list[dict[str, str]]:
+    """What is to be said of the modalities."""
+    try:
+        blocks, found = modalities_of(adata, key), check_modalities(adata, key, layer)
+    except DataError as fault:
+        return [remark("error", str(fault))]
+    sizes = ", ".join(f"{shown(name)} ({len(columns):,} features)" for name, columns in blocks.items())
+    return [*map(remark_of, found), *([remark("ok", f"There are {sizes}.")] if found.ok else [])]
 
 
 def _devices() -> list[str]:

@@ -53,6 +53,14 @@ OPTIONS = {
     "empirical_protein_background_prior": Words("Background from cells", "Start from their lower counts."),
     "background_scale": Words("Spread of the background", "How it is kept positive."),
     "linear_classifier": Words("Linear classifier", "Otherwise it has hidden layers, as the encoder has."),
+    # several modalities
+    "modality_key": Words("Modalities", "Column of var that says whose a feature is; none: 'modality'.", main=True),
+    "condition_dim": Words("Condition dimensions", "Numbers by which a batch or covariate is described."),
+    "mix": Words("Modalities together", "How what each says of a cell is joined.", main=True),
+    "modality_dropout": Words("Seen by one", "Share of cells encoded by one of their modalities.", main=True),
+    "kl_coef": Words("KL coefficient", "Of the KL weight, in this model."),
+    "integrate_on": Words("Groups to draw together", "Column of obs: the batch, or a covariate; empty: none."),
+    "mmd": Words("Draw together in", "Which latents of the groups."),
     # places in tissue
     "classifier": Words("Classifier", "What sees the genes before regions are told apart.", main=True),
     "partitions": Words("Regions by", "How the tissue is cut into the regions that are told apart.", main=True),
@@ -114,6 +122,8 @@ VALUES = {  # of those options whose values do not speak for themselves
         "mse": "mse: squared error of log-normalised values",
     },
     "clustering": {"leiden": "leiden: communities of neighbours", "kmeans": "kmeans: k-means"},
+    "mix": {"product": "product of experts", "mixture": "mixture of experts"},
+    "mmd": {"latent": "the joint latent", "marginal": "each modality's own", "both": "both"},
     "mmd_on": {"z": "z: the latent", "y": "y: the decoder's first layer"},
     "protein_dispersion": {"protein": "per protein", "protein-batch": "per protein and batch"},
     "background_scale": {"softplus": "softplus", "exp": "exp: as scvi-tools before 1.2"},

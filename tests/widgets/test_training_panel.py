@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mudata import MuData
 from small import fingerprint
 from widgets.pages import click, enter, levels, looked, nothing_raised, texts, wait_until
 
@@ -174,6 +175,24 @@ def test_a_table_of_proteins_is_offered_looked_at_and_in_the_code():
     cite.obsm["more"] = cite.obsm["protein_expression"]
     panel.set(protein_key=None)
     assert "2 tables in obsm hold counts" in texts(looked(panel), "protein_key")
+
+
+def test_of_a_mudata_or_one_matrix_the_panel_names_the_modalities_and_trains_a_multivae():
+    cells = sca.datasets.multiome(120, 40, 30, 2, 4)
+    panel = looked(TrainingPanel(cells, "MultiVAE", batch_key="batch", max_epochs=2, **TINY))
+    assert "There are rna (40 features), atac (30 features)." in texts(panel, "modality_key")
+    assert panel.status == "ready"
+    cells.obsm["modality_mask"]["atac"] = False
+    panel.refresh()
+    assert "says of none that it was measured" in texts(looked(panel), "modality_key")
+    cells.obsm["modality_mask"]["atac"] = True
+    parts = {name: cells[:, cells.var["modality"] == name].copy() for name in ("rna", "atac")}
+    panel = looked(TrainingPanel(MuData(parts), "MultiVAE", batch_key="batch", max_epochs=2, **TINY))
+    panel.train().wait()
+    assert panel.model.get_latent_representation().shape == (120, 4)
+    assert panel.code().splitlines()[2] == (
+        'model = sca.models.MultiVAE(adata, batch_key="batch", n_latent=4, n_hidden=16)'
+    )
 
 
 def test_gene_names_and_the_like_are_said_of_the_data_as_a_whole(atlas):

@@ -7,6 +7,7 @@ the reference that training did not see, and says which to take.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,8 @@ from .transfer import vote
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from ..training.run import TrainingRun
 
 DIMENSIONS = ("x", "y", "z")
 MOST_CELLS = 3000  # of which all pairs of distances are compared
@@ -207,6 +210,7 @@ def held_out(
     layer: str | None = None,
     spatial_key: str = "spatial",
     train: dict[str, Any] | None = None,
+    watch: Callable[[TrainingRun], None] | None = None,
     **config: Any,
 ) -> HeldOut:
     """Place cells of the reference that training did not see: the model beside its baselines.
@@ -227,6 +231,8 @@ def held_out(
         As `SageNet` takes them.
     train
         Arguments of `train`.
+    watch
+        Is called with each fold's `TrainingRun` before its first step; what it stops is scored as it is.
 
     Returns
     -------
@@ -250,6 +256,8 @@ def held_out(
             model = SageNet(
                 known, out, section_key=section_key, layer=layer, spatial_key=spatial_key, seed=seed, **config
             )
+            if watch is not None:
+                model.watch_runs(watch)
             model.train(**({"progress": False, "seed": seed} | (train or {})))
             ours = model.predict_locations()
         ours["error"], ours["fold"] = location_errors(ours, truth), name

@@ -9,6 +9,7 @@ _HOMES = {
     "EmbeddingView": "embedding_view",
     "GenePrograms": "gene_programs",
     "TreeEditor": "tree_editor",
+    "SpatialMapper": "spatial_mapper",
     "Session": "session",
 }
 __all__ = [*_HOMES]

@@ -57,7 +57,7 @@ class CellView(View):
         self.session.adopt(adata)
         if color is not None:
             self.session.color = color
-        self.writable = {"selected": self._checked_bits}
+        self.writable = {**self.writable, "selected": self._checked_bits}
         self._coloring = coloring_of(adata, self.session.color)
         super().__init__(
             n_cells=adata.n_obs,
@@ -69,12 +69,12 @@ class CellView(View):
             selected=_bits(self.session.mask),
             **state,
         )
-        self.session.observe(self._follow, ["selection", "color"])
+        self.session.observe(self._hear_session, ["selection", "color"])
 
     def close(self) -> None:
         """Take the view from the screen and out of its session."""
         if self.comm is not None:
-            self.session.unobserve(self._follow, ["selection", "color"])
+            self.session.unobserve(self._hear_session, ["selection", "color"])
         super().close()
 
     @property
@@ -89,6 +89,9 @@ class CellView(View):
 
     def refresh(self) -> None:
         """Read columns and colours again, after the AnnData has got new ones."""
+        self._read_colors()
+
+    def _read_colors(self) -> None:
         if self.adata.n_obs != self.n_cells:
             raise DataError(
                 f"The AnnData has {self.adata.n_obs:,} cells now, and the view was made for {self.n_cells:,}. "
@@ -104,7 +107,7 @@ class CellView(View):
 
     # Between this view and its session
 
-    def _follow(self, change: dict) -> None:
+    def _hear_session(self, change: dict) -> None:
         setattr(self, change["name"], change["new"])
 
     @traitlets.validate("color")
@@ -116,7 +119,7 @@ class CellView(View):
     def _show_color(self, change: dict) -> None:
         if self._coloring.key != self.color:
             self.error = None
-            self.refresh()
+            self._read_colors()
         self.session.color = self.color
 
     @traitlets.observe("selection")

@@ -105,7 +105,7 @@ def coloring_of(adata: AnnData, color: str | None) -> Coloring:
         # as X holds them: whether these are counts or logarithms, only the user knows
         return numbers_coloring(color, f"{color}, as in X", gene_values(adata, color))
     column = adata.obs[color]
-    if _is_numeric(column):
+    if is_numeric(column):
         return numbers_coloring(color, color, column.to_numpy(dtype=np.float32, na_value=np.nan))
     return _categories(color, column, adata.uns.get(f"{color}_colors"))
 
@@ -124,7 +124,7 @@ def _check_column(adata: AnnData, name: str) -> None:
     column = adata.obs[name]
     if isinstance(column, pd.DataFrame):
         raise DataError(f"adata.obs has {column.shape[1]} columns called '{shown(name)}'. Rename one of them.")
-    if not _is_numeric(column) and (n := _n_categories(column)) > MOST_CATEGORIES:
+    if not is_numeric(column) and (n := _n_categories(column)) > MOST_CATEGORIES:
         raise DataError(
             f"obs['{shown(name)}'] has {n:,} different values, more than the {MOST_CATEGORIES:,} that a legend can "
             "list. Colour by a coarser column."
@@ -139,7 +139,8 @@ def _is_usable(adata: AnnData, name: str) -> bool:
     return True
 
 
-def _is_numeric(column: pd.Series) -> bool:
+def is_numeric(column: pd.Series) -> bool:
+    """Whether a column is shown on a scale."""
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 

@@ -1,10 +1,8 @@
 import { element, follow, formatNumber } from "./js/common.js";
 import { barsOf, percent } from "./js/bars.js";
 import { actionButton } from "./js/actions.js";
+import { genesOf, plural } from "./js/genes.js";
 import { panelOf } from "./js/panel.js";
-import { remarkElement } from "./js/remarks.js";
-
-const plural = (n, noun, many = `${noun}s`) => `${n.toLocaleString("en")} ${n === 1 ? noun : many}`;
 
 function steer(send, signal) {
   let paused = false;
@@ -23,24 +21,6 @@ function steer(send, signal) {
       stop.enable(active || status === "stopping");
     },
   };
-}
-
-/** A list of names that opens on demand. */
-function named(words, names, n) {
-  if (!n) return null;
-  return element("details", {}, element("summary", {}, words), element("p", { class: "scaw-names" }, names));
-}
-
-function genesOf(overlap) {
-  const found = `${overlap.n_shared.toLocaleString("en")} of the reference's ${plural(overlap.n_reference, "gene")} found (${percent(overlap.share)})`;
-  return element("div", { class: "scaw-block" },
-    element("h4", {}, "Genes"),
-    element("meter", { min: 0, max: 1, value: overlap.share, "aria-label": found }),
-    element("p", {}, found + (overlap.reordered ? "; put into the reference's order" : "")),
-    overlap.enough ? null : remarkElement({ level: "warning", text: "Missing genes count as zero; their share of the embedding is lost." }, "p"),
-    named(`${plural(overlap.n_missing, "gene")} missing, filled with zeros`, overlap.missing, overlap.n_missing),
-    named(`${plural(overlap.n_extra, "gene")} more in the query, not used`, overlap.extra, overlap.n_extra),
-    overlap.hint ? remarkElement({ level: "note", text: overlap.hint }, "p") : null);
 }
 
 function levelsOf({ name, new: fresh, n_new: n, known }) {

@@ -12,7 +12,7 @@ import traitlets
 from pydantic import Field as Limits
 from pydantic.dataclasses import dataclass
 
-from ..data.genes import RULES, WORTH_A_WARNING
+from ..data.genes import RULES, WORTH_A_WARNING, GeneReport
 from ..data.names import listed, shown
 from ..data.schema import BATCH, as_text
 from ..mapping.transfer import UNKNOWN, weighted_knn_trainer, weighted_knn_transfer
@@ -211,19 +211,7 @@ class MappingPanel(Panel):
             for variable, (column, levels) in before.variables.items()
             if column is not None
         ]
-        overlap = {
-            "share": genes.overlap,
-            "enough": genes.overlap >= WORTH_A_WARNING,
-            "n_reference": genes.n_reference,
-            "n_shared": genes.n_shared,
-            "n_missing": len(genes.missing),
-            "missing": listed(genes.missing, NAMES_SHOWN),
-            "n_extra": len(genes.extra),
-            "extra": listed(genes.extra, NAMES_SHOWN),
-            "reordered": genes.reordered,
-            "hint": genes.hint or "",
-            "variables": variables,
-        }
+        overlap = {**overlap_of(genes), "variables": variables}
         return overlap, [text for text in texts if not text.startswith(str(genes))]
 
     # Mapping
@@ -434,6 +422,22 @@ def _checked(reference: object, query: object) -> tuple[Model, AnnData]:
             "sca.read('query.h5ad')."
         )
     return reference, query
+
+
+def overlap_of(genes: GeneReport) -> dict[str, Any]:
+    """How the genes of a query fit, for the page."""
+    return {
+        "share": genes.overlap,
+        "enough": genes.overlap >= WORTH_A_WARNING,
+        "n_reference": genes.n_reference,
+        "n_shared": genes.n_shared,
+        "n_missing": len(genes.missing),
+        "missing": listed(genes.missing, NAMES_SHOWN),
+        "n_extra": len(genes.extra),
+        "extra": listed(genes.extra, NAMES_SHOWN),
+        "reordered": genes.reordered,
+        "hint": genes.hint or "",
+    }
 
 
 def _summed_up(

@@ -31,44 +31,56 @@ function choice(label, options, chosen, onChange, signal) {
     element("span", { class: "scaw-hint", "aria-hidden": "true" }, label), ...buttons);
 }
 
+/** A chart of a map: the traits that it is drawn from. */
+const PANE = { figure: "figure", positions: "positions", label: "label", axes: "axes" };
+
 /**
- * The cells of a model with the traits of a Python `CellView`, and `positions`, `label`, `figure`.
+ * The cells of a model with the traits of a Python `CellView`, in one chart or several that share selection and colours.
  * @param root gets `data-selected` and `data-color`
  * @param keys the element in which Ctrl+A and Escape select all cells and none; null: the map's own
- * @returns the map's element; `setDark`, `setDetached`
+ * @param panes of each chart: the names of its traits; `title`, an element above it; `isHidden`, a function of a cell;
+ *   `dress`, a function that is called with the chart once it is there
+ * @param beside elements below the legend
+ * @returns the map's element; `setDark`, `setDetached`; `place`, which puts the cells of a pane anew
  */
-export function cellMap(model, root, signal, keys = null) {
+export function cellMap(model, root, signal, keys = null, panes = [{}], beside = []) {
   const n = model.get("n_cells");
   let mask = unpack(model.get("selected"), n);
   let coloring = null;
   let mode = "replace";
   let dark = false;
-  let chart = null;
   let detached = false;
+  const charts = panes.map((pane) => ({ ...PANE, ...pane, chart: null }));
+  const eachChart = (act) => charts.forEach((one) => { if (one.chart) act(one.chart); });
 
   const all = button("All", { title: "Ctrl+A" });
   const invert = button("Invert");
   const clear = button("Clear", { title: "Esc" });
   const tools = element("div", { class: "scaw-row" },
-    choice("Drag to", [["lasso", "Lasso"], ["box", "Box"], ["move", "Move"]], "lasso", (tool) => chart?.setTool(tool), signal),
+    choice("Drag to", [["lasso", "Lasso"], ["box", "Box"], ["move", "Move"]], "lasso", (tool) => eachChart((chart) => chart.setTool(tool)), signal),
     choice("A selection will", [["replace", "Replace"], ["add", "Add", "Shift"], ["subtract", "Subtract", "Alt"]], mode,
-      (wanted) => { mode = wanted; chart?.setMode(wanted); }, signal),
+      (wanted) => { mode = wanted; eachChart((chart) => chart.setMode(wanted)); }, signal),
     element("span", { class: "scaw-groups" }, all, invert, clear));
   const selected = element("div", { class: "scaw-selected", role: "status", "aria-live": "polite" });
-  const host = element("div", { class: "scaw-chart", tabindex: "0", role: "group" },
-    element("p", { class: "scaw-soft" }, "Drawing the cells …"));
+  for (const one of charts) {
+    one.host = element("div", { class: "scaw-chart", tabindex: "0", role: "group" },
+      element("p", { class: "scaw-soft" }, "Drawing the cells …"));
+    [one.above, one.below] = ["scaw-axis-y", "scaw-axis-x"].map((name) => element("p", { class: `scaw-axis-name ${name}`, hidden: true }));
+  }
   const legend = cellLegend((what, event) => {
     const chosen = "code" in what ? maskOfCode(coloring.values, what.code) : maskBetween(coloring.values, what.low, what.high);
     choose(combine(mask, chosen, modeOf(event, mode)));
   }, signal);
-  const [above, below] = ["scaw-axis-y", "scaw-axis-x"].map((name) => element("p", { class: `scaw-axis-name ${name}`, hidden: true }));
   const table = button("Table", { "aria-expanded": "false" });
   const whole = button("Show all", { title: "0" });
   const closer = button("+", { "aria-label": "Zoom in", title: "+" });
   const farther = button("−", { "aria-label": "Zoom out", title: "−" });
   const tableHost = element("div", { class: "scaw-table-host", tabindex: "0", role: "region", "aria-label": "Selected cells", hidden: true });
   const node = element("div", { class: "scaw-map" }, tools, selected,
-    element("div", { class: "scaw-cells" }, element("div", {}, above, host, below), legend.host),
+    element("div", { class: "scaw-cells" },
+      element("div", { class: "scaw-panes" },
+        ...charts.map((one) => element("div", { class: "scaw-pane" }, one.title, one.above, one.host, one.below))),
+      element("div", {}, legend.host, ...beside)),
     element("div", { class: "scaw-row" }, element("span", { class: "scaw-groups" }, closer, farther, whole), table,
       element("span", { class: "scaw-hint" },
         "Keys: in the list ↑ ↓ and Enter (Shift adds, Alt takes away); Ctrl+A all, Esc none, Esc again back to the cell; on the chart ← → ↑ ↓ + − 0")),
@@ -83,7 +95,7 @@ export function cellMap(model, root, signal, keys = null) {
 
   function showSelection() {
     mask = unpack(model.get("selected"), n);
-    chart?.setMask(mask);
+    eachChart((chart) => chart.setMask(mask));
     showCounts();
   }
 
@@ -95,7 +107,9 @@ export function cellMap(model, root, signal, keys = null) {
     const counts = coloring.kind === "categories" ? countsOf(coloring.values, coloring.names.length, mask) : null;
     legend.show(coloring, shades(), counts);
     const by = coloring.kind === "none" ? "" : `, coloured by ${coloring.label}`;
-    host.setAttribute("aria-label", `${model.get("label")} of ${formatCount(n)} cells${by}. ${selected.textContent}.`);
+    for (const one of charts) {
+      one.host.setAttribute("aria-label", `${model.get(one.label)} of ${formatCount(n)} cells${by}. ${selected.textContent}.`);
+    }
     showTable(counts);
   }
 
@@ -116,23 +130,25 @@ export function cellMap(model, root, signal, keys = null) {
 
   function showColours() {
     readColours();
-    chart?.setColours(coloring, shades(), NO_VALUE[dark ? "dark" : "light"]);
+    eachChart((chart) => chart.setColours(coloring, shades(), NO_VALUE[dark ? "dark" : "light"]));
     showCounts();
   }
 
   /** Where the cells lie, and what the axes are if the figure does not say it itself. */
-  function places() {
-    const { x = "", y = "", one_scale: oneScale = true } = model.get("axes") ?? {};
-    above.replaceChildren("↑ ", ...breakable(y));
+  function places({ above, below, axes, positions, isHidden }) {
+    const { x = "", y = "", one_scale: oneScale = true, y_down: yDown = false, extent } = model.get(axes) ?? {};
+    above.replaceChildren(yDown ? "↓ " : "↑ ", ...breakable(y));
     below.replaceChildren(...breakable(x), " →");
     above.hidden = below.hidden = !x;
-    const positions = typed(model.get("positions"), "float32");
-    return { x: positions.subarray(0, n), y: positions.subarray(n), oneScale };
+    const values = typed(model.get(positions), "float32");
+    if (isHidden) for (let i = 0; i < n; i += 1) if (isHidden(i)) values[i] = NaN;
+    return { x: values.subarray(0, n), y: values.subarray(n), oneScale, yDown, extent };
   }
 
-  function showPlaces() {
-    chart?.setPlaces(places());
-    showCounts();
+  /** @param stay whether the part of the plane in sight stays */
+  function showPlaces(one, stay = false) {
+    one.chart?.setPlaces(places(one), stay);
+    if (!stay) showCounts();
   }
 
   function showTable(counts) {
@@ -159,35 +175,38 @@ export function cellMap(model, root, signal, keys = null) {
       element("tbody", {}, ...rows.map(row))));
   }
 
-  async function draw() {
+  async function draw(one) {
+    const { host } = one;
     let drawnPositions = null;
     try {
       const names = await unzipped(model.get("names"));
-      drawnPositions = model.get("positions");
+      drawnPositions = model.get(one.positions);
       host.replaceChildren();
-      chart = await scatterChart(host, model.get("figure"), model.get("bokeh_version"), { ...places(), names }, choose, signal);
+      one.chart = await scatterChart(host, model.get(one.figure), model.get("bokeh_version"), { ...places(one), names }, choose, signal);
     } catch (error) {
       host.replaceChildren(element("p", { class: "scaw-problem" }, `The cells could not be drawn: ${error.message}`));
       return;
     }
+    const { chart } = one;
     if (!chart) return; // the view was closed meanwhile
     chart.setDark(dark);
     chart.setMode(mode);
     chart.setColours(coloring, shades(), NO_VALUE[dark ? "dark" : "light"]);
     chart.setMask(mask);
-    if (model.get("positions") !== drawnPositions) showPlaces();
+    one.dress?.(chart);
+    if (model.get(one.positions) !== drawnPositions) showPlaces(one);
     host.dataset.ready = "true";
   }
 
   follow(model, ["selected"], showSelection, signal);
   follow(model, ["coloring"], showColours, signal);
-  follow(model, ["positions"], showPlaces, signal);
+  for (const one of charts) follow(model, [one.positions], () => showPlaces(one), signal);
   listen(all, "click", () => choose(new Uint8Array(n).fill(1)), signal);
   listen(invert, "click", () => choose(inverse(mask)), signal);
   listen(clear, "click", () => choose(new Uint8Array(n)), signal);
-  listen(whole, "click", () => chart?.fit(), signal);
-  listen(closer, "click", () => chart?.move(0, 0, 0.8), signal);
-  listen(farther, "click", () => chart?.move(0, 0, 1.25), signal);
+  listen(whole, "click", () => eachChart((chart) => chart.fit()), signal);
+  listen(closer, "click", () => eachChart((chart) => chart.move(0, 0, 0.8)), signal);
+  listen(farther, "click", () => eachChart((chart) => chart.move(0, 0, 1.25)), signal);
   listen(table, "click", () => {
     tableHost.hidden = !tableHost.hidden;
     table.setAttribute("aria-expanded", String(!tableHost.hidden));
@@ -200,23 +219,28 @@ export function cellMap(model, root, signal, keys = null) {
     else return;
     event.preventDefault();
   }, signal);
-  listen(host, "keydown", (event) => {
-    const steps = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1], "+": [0, 0, 0.8], "-": [0, 0, 1.25] };
-    if (event.ctrlKey || event.metaKey || !chart) return;
-    if (event.key in steps) chart.move(...steps[event.key]);
-    else if (event.key === "0") chart.fit();
-    else return;
-    event.preventDefault();
-  }, signal);
+  for (const one of charts) {
+    listen(one.host, "keydown", (event) => {
+      const steps = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1], "+": [0, 0, 0.8], "-": [0, 0, 1.25] };
+      if (event.ctrlKey || event.metaKey || !one.chart) return;
+      if (event.key in steps) one.chart.move(...steps[event.key]);
+      else if (event.key === "0") one.chart.fit();
+      else return;
+      event.preventDefault();
+    }, signal);
+  }
 
   readColours();
-  draw();
+  charts.forEach(draw);
   return {
     node,
+    place: (number) => showPlaces(charts[number], true),
     setDark(isDark) {
       dark = isDark;
-      chart?.setDark(dark);
-      chart?.setColours(coloring, shades(), NO_VALUE[dark ? "dark" : "light"]);
+      eachChart((chart) => {
+        chart.setDark(dark);
+        chart.setColours(coloring, shades(), NO_VALUE[dark ? "dark" : "light"]);
+      });
       showCounts();
     },
     setDetached(gone) { detached = gone; },

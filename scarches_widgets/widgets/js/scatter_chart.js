@@ -7,7 +7,8 @@ const BOKEH_MODES = { replace: "replace", add: "append", subtract: "subtract" };
 
 /**
  * @param host element to draw in
- * @param cells `{ x, y, names, oneScale }`, by cell; whether both axes have one scale
+ * @param cells `{ x, y, names, oneScale, yDown, extent }`, by cell; whether both axes have one scale, and y grows downwards;
+ *   `extent` (`{ x, y }`) is what is seen at first, if not the cells
  * @param onSelect called with the mask after a lasso or box
  */
 export async function scatterChart(host, item, version, cells, onSelect, signal) {
@@ -35,7 +36,9 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
   function fit() {
     if (!plot.inner_width || !plot.inner_height) return;
     whole = true;
-    setRanges(fittedRanges(cells.x, cells.y, plot.inner_width, plot.inner_height, cells.oneScale));
+    const { x: acrossOf, y: upOf } = cells.extent ?? cells;
+    const { x, y } = fittedRanges(acrossOf, upOf, plot.inner_width, plot.inner_height, cells.oneScale);
+    setRanges({ x, y: cells.yDown ? { start: y.end, end: y.start } : y });
   }
 
   function move(right, up, zoom = 1) {
@@ -48,7 +51,7 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
     if (whole) fit();
     else if (plot.inner_width && cells.oneScale) {
       const scale = (xRange.end - xRange.start) / plot.inner_width;
-      setRanges({ x: moved(xRange, 0), y: moved(yRange, 0, (scale * plot.inner_height) / (yRange.end - yRange.start)) });
+      setRanges({ x: moved(xRange, 0), y: moved(yRange, 0, (scale * plot.inner_height) / Math.abs(yRange.end - yRange.start)) });
     }
   }
 
@@ -86,6 +89,7 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
   fit();
 
   return { // has no points before setColours
+    figure,
     fit,
     move,
     /** @param colours of the groups, or of the scale from `coloring.low` to `coloring.high` */
@@ -100,11 +104,11 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
       valueOf = (place) => (kind === "none" ? null : element("span", {}, `${label}: ${words(value[place])}`));
       put();
     },
-    /** @param places `{ x, y, oneScale }`, by cell */
-    setPlaces(places) {
+    /** @param places as `cells`, without names; @param stay whether the part of the plane in sight stays */
+    setPlaces(places, stay = false) {
       Object.assign(cells, places);
       [x, y] = [taken(cells.x, order), taken(cells.y, order)];
-      fit();
+      if (!stay) fit();
       put();
     },
     setMask(mask) {

@@ -230,7 +230,7 @@ class Model:
         self._refuse_while_training()
         if max_epochs is not None:
             options["max_epochs"] = max_epochs
-        plan = planned(self.plan_class, options, early_stopping_kwargs)
+        plan = planned(self.plan_class_for(self.config), options, early_stopping_kwargs)
         cells = self._training_cells(plan)
         plan = self._resolved(plan, cells)
         if not any(parameter.requires_grad for parameter in self.module.parameters()):
@@ -260,6 +260,11 @@ class Model:
 
     def _training_cells(self, plan: TrainingPlan) -> TrainingCells:
         return TrainingCells(self._cells(self._adata_or_own(None)), plan)
+
+    @classmethod
+    def plan_class_for(cls, config) -> type[TrainingPlan]:
+        """`plan_class` with the pace that suits a network of these options."""
+        return cls.plan_class
 
     def _resolved(self, plan: TrainingPlan, cells: TrainingCells) -> TrainingPlan:
         return plan.resolved(cells.n_train, cells.n_validation, of_query=bool(self._surgeries))

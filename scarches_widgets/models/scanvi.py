@@ -26,7 +26,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ from ..nn.library_size import LibrarySize
 from ..nn.loss import Loss
 from ..training.cells import TrainingCells
 from ..training.options import respelled, typed
-from ..training.plan import TrainingPlan
+from ..training.plan import BRISK, Pace, TrainingPlan
 from . import surgery
 from .base import LEAST_OVERLAP, Model
 from .expression import ExpressionVerbs
@@ -78,6 +78,12 @@ class SCANVIConfig:
             "layer_norm": self.use_layer_norm in (part, "both"),
         }
 
+    @property
+    def is_brisk(self) -> bool:
+        """As `SCVIConfig.is_brisk`."""
+        plain = self.n_layers == 1 and self.use_batch_norm == "both" and self.use_layer_norm == "none"
+        return plain and not self.encode_covariates
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class SCANVIPlan(TrainingPlan):
@@ -86,6 +92,11 @@ class SCANVIPlan(TrainingPlan):
 
     def loss_weights(self, epoch: int) -> dict[str, float]:
         return {"classification_weight": self.classification_weight}
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class BriskSCANVIPlan(SCANVIPlan):
+    pace: ClassVar[Pace] = BRISK
 
 
 class SCANVIModule(nn.Module):
@@ -289,6 +300,10 @@ class SCANVI(LabelVerbs, ExpressionVerbs, Model):
         return model
 
     # Training
+
+    @classmethod
+    def plan_class_for(cls, config: SCANVIConfig) -> type[TrainingPlan]:
+        return BriskSCANVIPlan if config.is_brisk else SCANVIPlan
 
     def _training_cells(self, plan: SCANVIPlan) -> TrainingCells:
         adata = self._adata_or_own(None)

@@ -57,7 +57,7 @@ from ..nn.expression import ExpressionDecoder
 from ..nn.layers import TORCH_BATCH_NORM
 from ..nn.loss import Loss
 from ..nn.prototypes import MOST_CLUSTERS, Prototypes
-from ..training.plan import NotNegative, TrainingPlan
+from ..training.plan import NotNegative, Pace, TrainingPlan
 from ..training.scarches import ScArchesPlan
 from .base import LEAST_OVERLAP, Model, Widths, _noted_keys, _split_options
 from .expression import ExpressionVerbs
@@ -100,7 +100,7 @@ class ScPoliPlan(ScArchesPlan):
     clustering_resolution: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0  # of Leiden
     n_clusters: Annotated[int, Field(ge=1, le=MOST_CLUSTERS)] | None = None  # of k-means; None: 10
 
-    auto_steps: ClassVar[int] = 700
+    pace: ClassVar[Pace] = Pace(steps=700)
 
     def resolved(self, n_train: int, n_validation: int = 0, of_query: bool = False) -> TrainingPlan:
         published, meant = self.schedule == "published", {}

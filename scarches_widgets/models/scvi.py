@@ -29,6 +29,7 @@ from ..nn.divergences import Normal, kl_to_standard_normal
 from ..nn.expression import ExpressionDecoder
 from ..nn.library_size import LibrarySize
 from ..nn.loss import Loss
+from ..training.plan import BriskPlan, TrainingPlan
 from .base import Model
 from .expression import ExpressionVerbs
 
@@ -55,6 +56,12 @@ class SCVIConfig:
             "batch_norm": self.use_batch_norm in (part, "both"),
             "layer_norm": self.use_layer_norm in (part, "both"),
         }
+
+    @property
+    def is_brisk(self) -> bool:
+        """One hidden layer, batch normalisation, not to be adapted to queries: trained at a `BriskPlan`."""
+        plain = self.n_layers == 1 and self.use_batch_norm == "both" and self.use_layer_norm == "none"
+        return plain and not self.encode_covariates
 
 
 class SCVIModule(nn.Module):
@@ -131,6 +138,10 @@ class SCVI(ExpressionVerbs, Model):
     """
 
     config_class, module_class = SCVIConfig, SCVIModule
+
+    @classmethod
+    def plan_class_for(cls, config: SCVIConfig) -> type[TrainingPlan]:
+        return BriskPlan if config.is_brisk else TrainingPlan
 
     def _new_module(self, schema: DataSchema) -> nn.Module:
         if self.config.dispersion == "gene-label" and not schema.labels:

@@ -34,7 +34,6 @@ scvi-tools:
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -60,7 +59,7 @@ from ..nn.loss import Loss
 from ..nn.proteins import Adversary, ProteinDecoder, SeeingExpressionDecoder, background_prior
 from ..training.cells import TrainingCells
 from ..training.options import respelled
-from ..training.plan import AUTO_EPOCHS, EarlyStopping, NotNegative, TrainingPlan
+from ..training.plan import EarlyStopping, NotNegative, Pace, TrainingPlan
 from .base import LEAST_OVERLAP, NOTE, Model, _announce
 from .expression import ExpressionVerbs
 from .proteins import ProteinVerbs
@@ -72,7 +71,6 @@ PROTEIN_KEYS = ("protein_key", "protein_names_key", "protein_layer")
 PRIOR_FROM = 11  # proteins: with fewer, a cell's counts do not tell its background
 RATE, ADVERSARY_RATE = 4e-3, 1e-3
 PUBLISHED_WARM_UP = 0.75  # steps per cell
-AUTO_STEPS, AUTO_WARM_UP = 1200, 0.25  # steps, and the share of them in which the proteins' terms gain their weight
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -113,6 +111,8 @@ class TOTALVIPlan(TrainingPlan):
     protein_weight: NotNegative = 1.0  # of the proteins' reconstruction, against the RNA's
     adversarial_classifier: bool | None = None  # None: if batches of a reference lack proteins
 
+    pace: ClassVar[Pace] = Pace(steps=1200, kl_warm_up=0.25)  # late, the proteins' terms would have too little weight
+
     def __post_init__(self):
         if self.kl_warmup_steps is not None and self.kl_warmup_epochs is not None:
             raise ValueError(
@@ -122,26 +122,17 @@ class TOTALVIPlan(TrainingPlan):
 
     def resolved(self, n_train: int, n_validation: int = 0, of_query: bool = False) -> TrainingPlan:
         published = self.schedule == "published"
-        meant: dict[str, Any] = {"lr": self.lr or RATE}
+        meant: dict[str, Any] = {"lr": self.lr or RATE}  # in surgery too
         if self.early_stopping is None:
             meant["early_stopping"] = published
         if published and self.kl_warmup_steps is None and self.kl_warmup_epochs is None:
             meant["kl_warmup_steps"] = max(1, int(PUBLISHED_WARM_UP * (n_train + n_validation)))
         return TrainingPlan.resolved(replace(self, **meant), n_train, n_validation, of_query)
 
-    def _auto_epochs(self, n_train: int, of_query: bool) -> int:
-        if of_query:
-            return TrainingPlan._auto_epochs(self, n_train, of_query)
-        lowest, highest = AUTO_EPOCHS
-        return min(highest, max(lowest, math.ceil(AUTO_STEPS * self.batch_size / n_train)))
-
     def kl_weight_at(self, step: int, steps_per_epoch: int) -> float:
-        n_steps = self.kl_warmup_steps
-        if n_steps is None and self.kl_warmup_epochs is None:
-            n_steps = AUTO_WARM_UP * self.max_epochs * steps_per_epoch
-        if n_steps is None:
-            return TrainingPlan.kl_weight_at(self, step, steps_per_epoch)
-        return self.kl_weight * min(1.0, step / n_steps)
+        if self.kl_warmup_steps is not None:
+            return self.kl_weight * min(1.0, step / self.kl_warmup_steps)
+        return TrainingPlan.kl_weight_at(self, step, steps_per_epoch)
 
     def loss_weights(self, epoch: int) -> dict[str, float]:
         return {"protein_weight": self.protein_weight, "with_adversary": bool(self.adversarial_classifier)}

@@ -234,7 +234,8 @@ class TrainingPanel(Panel):
             return {}
         options = self._form.usable(self.values)
         n_train = max(1, math.ceil(options["train_size"] * self.adata.n_obs))
-        plan = typed(self._class.plan_class, self._of(options, TRAINING), of="train()")
+        config = typed(self._class.config_class, self._of(options, self._class.__name__), of=self._class.__name__)
+        plan = typed(self._class.plan_class_for(config), self._of(options, TRAINING), of="train()")
         resolved = plan.resolved(n_train, self.adata.n_obs - n_train)
         return {name: f"{getattr(resolved, name):g}" for name in ("max_epochs", "lr") if options[name] is None}
 

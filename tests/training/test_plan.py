@@ -6,7 +6,7 @@ import torch
 
 from scarches_widgets.training.adam import BETAS
 from scarches_widgets.training.options import typed
-from scarches_widgets.training.plan import TrainingPlan
+from scarches_widgets.training.plan import BriskPlan, TrainingPlan
 
 
 def plan(**options) -> TrainingPlan:
@@ -36,6 +36,21 @@ def test_published_epochs_shrink_with_the_number_of_cells_from_400_to_1(n_cells,
 )
 def test_automatic_epochs_give_about_1000_steps_but_at_least_8_and_at_most_400_epochs(n_train, batch_size, expected):
     assert plan(batch_size=batch_size).resolved(n_train).max_epochs == expected
+
+
+def test_the_brisk_pace_takes_600_steps_at_a_higher_rate_and_has_none_in_surgery():
+    brisk = typed(BriskPlan, {}, of="train()")
+    reference, query = brisk.resolved(128 * 20), brisk.resolved(128 * 20, of_query=True)
+    assert (reference.max_epochs, reference.lr) == (30, 0.0175)
+    assert (query.max_epochs, query.lr) == (20, 0.01)
+    assert reference.kl_weight_at(step=315, steps_per_epoch=30) == pytest.approx(0.5), "at 35 % of 900 steps"
+    published = typed(BriskPlan, {"schedule": "published"}, of="train()").resolved(1000)
+    assert (published.max_epochs, published.lr, published.kl_weight_at(300, 3)) == (400, 1e-3, 0.25)
+
+
+def test_a_users_learning_rate_holds_at_either_pace_and_in_surgery():
+    for kind in (TrainingPlan, BriskPlan):
+        assert {typed(kind, {"lr": 0.5}, of="train()").resolved(1000, of_query=query).lr for query in (0, 1)} == {0.5}
 
 
 @pytest.mark.parametrize("schedule", ["auto", "published"])

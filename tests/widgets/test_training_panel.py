@@ -106,7 +106,7 @@ def test_keys_that_setup_anndata_has_noted_are_filled_in(atlas):
 
 def test_empty_options_say_what_they_come_to(panel):
     enter(panel, max_epochs=None)
-    assert panel.meanings["lr"] == "0.01"
+    assert panel.meanings["lr"] == "0.0175"
     epochs = int(panel.meanings["max_epochs"])
     enter(panel, schedule="published")
     assert panel.meanings == {"max_epochs": "400", "lr": "0.001"}

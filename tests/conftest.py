@@ -18,10 +18,11 @@ REAL_DATA = Path(os.environ.get("SCARCHES_WIDGETS_DATA", ROOT.parent / "shared" 
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests marked `slow` run when they are asked for (`-m slow`); those on real data run wherever it exists."""
+    """Tests marked `slow` or `napari` run when they are asked for (`-m slow`); on real data, wherever it is."""
     deselected = []
-    if "slow" not in (config.option.markexpr or ""):
-        deselected += [item for item in items if item.get_closest_marker("slow")]
+    for marker in ("slow", "napari"):
+        if marker not in (config.option.markexpr or ""):
+            deselected += [item for item in items if item.get_closest_marker(marker) and item not in deselected]
     if not REAL_DATA.is_dir():
         missing = [item for item in items if item.get_closest_marker("realdata") and item not in deselected]
         config.left_out = [item.nodeid for item in missing]

@@ -179,6 +179,19 @@ def layers_of(
     return layers
 
 
+def table_of(data, table_key: str | None = None) -> AnnData:
+    """The AnnData, or the table of SpatialData."""
+    tables = getattr(data, "tables", None)
+    if tables is None:
+        return data
+    if table_key is None and len(tables) == 1:
+        return next(iter(tables.values()))
+    if table_key not in tables:
+        asked = f"no table '{table_key}'" if table_key is not None else f"{len(tables)} tables"
+        raise DataError(f"The SpatialData has {asked}. Name one, table_key=…: {listed(tables, 20) or 'there is none'}.")
+    return tables[table_key]
+
+
 def spacing(places: np.ndarray) -> float:
     """Median distance of a cell from the nearest one at another place: a size at which points nearly touch."""
     distinct = np.unique(places, axis=0)

@@ -27,7 +27,7 @@ import pandas as pd
 from ..data.coordinates import places_of
 from ..data.names import DataError, did_you_mean, listed, shown
 from ..nn.enrichment import enrichment
-from .layers import category_colors
+from .layers import category_colors, table_of
 from .pictures import picture_bytes
 
 if TYPE_CHECKING:
@@ -282,11 +282,11 @@ def spatial_autocorr(
     """
     if mode not in ("moran", "geary"):
         raise ValueError(f"mode='{mode}' is not known. Pass 'moran' or 'geary'.")
-    named = list(_table(data, table_key).var_names if genes is None else genes)
+    named = list(table_of(data, table_key).var_names if genes is None else genes)
     script = _Script(data, table_key, spatial_key, named, library_key, layer=layer)
     script.need_graph(n_neighbors, library_key)
     chosen = {"genes": list(genes) if genes is not None else None}
-    if genes is None and "highly_variable" in _table(data, table_key).var:
+    if genes is None and "highly_variable" in table_of(data, table_key).var:
         script.note("genes = list(adata.var_names)  # all: by default squidpy takes those that are highly variable")
         chosen = {"genes": _Name("genes", named)}
     options = _given(
@@ -395,7 +395,7 @@ class _Script:
         layer: str | None = None,
         is_flat: bool = False,
     ):
-        source = _table(data, table_key)
+        source = table_of(data, table_key)
         self.lines = ["import squidpy as sq", ""]
         if source is not data:
             self.lines += [f"adata = sdata.tables[{_name_of(source, data)!r}]"]
@@ -563,19 +563,6 @@ class _Script:
             if list(self.adata.uns.get(f"{key}_colors", [])) != colors:
                 self.note(f"adata.uns[{key + '_colors'!r}] = {colors!r}")
                 self.adata.uns[f"{key}_colors"] = colors
-
-
-def _table(data, table_key: str | None) -> AnnData:
-    """The AnnData, or the table of SpatialData."""
-    tables = getattr(data, "tables", None)
-    if tables is None:
-        return data
-    if table_key is None and len(tables) == 1:
-        return next(iter(tables.values()))
-    if table_key not in tables:
-        asked = f"no table '{table_key}'" if table_key is not None else f"{len(tables)} tables"
-        raise DataError(f"The SpatialData has {asked}. Name one, table_key=…: {listed(tables, 20) or 'there is none'}.")
-    return tables[table_key]
 
 
 def _name_of(table, data) -> str:

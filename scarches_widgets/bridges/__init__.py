@@ -1,0 +1,1 @@
+"""Thin adapters to programs outside Jupyter: one optional dependency, one file."""

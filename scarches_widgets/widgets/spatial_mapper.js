@@ -5,6 +5,7 @@ import { genesOf } from "./js/genes.js";
 import { panelOf } from "./js/panel.js";
 import { remarkElement } from "./js/remarks.js";
 import { board } from "./js/spatial_board.js";
+import { statisticsOf } from "./js/spatial_statistics.js";
 
 const GENES = { few: "Places are told from the shared genes alone.", missing: "not used" };
 const METHODS = { SageNet: "SageNet", neighbours: "nearest neighbours" };
@@ -82,7 +83,7 @@ function render({ model, el }) {
   return panelOf({ model, el }, {
     name: "Spatial mapper", title: "Tissue", steer, result,
     start: { label: "Map", again: "Map again", op: "map" },
-    before: [(at) => board(model, at), (at) => overviewOf(model, at)], after: [(at) => resultsOf(model, at)],
+    before: [(at) => board(model, at), (at) => overviewOf(model, at)], after: [(at) => resultsOf(model, at), (at) => statisticsOf(model, at)],
   });
 }
 

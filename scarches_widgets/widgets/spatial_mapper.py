@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from .bokeh_bridge import ensure_loader
 from .cell_view import CellView
 from .mapping_panel import overlap_of
 from .panel import Panel, collected_warnings, remark
-from .spatial_picture import TissuePicture
+from .spatial_picture import TissuePicture, groupings_in
 from .spatial_placing import (
     KEYS,
     MODEL,
@@ -35,6 +36,7 @@ from .spatial_placing import (
     summed_up,
     verdict_of,
 )
+from .spatial_statistics import NAMES, OF_GENES, tissue_view
 from .spatial_tissue import spatial_keys
 
 if TYPE_CHECKING:
@@ -107,6 +109,8 @@ class SpatialMapper(Panel, TissuePicture):
     verdict = traitlets.Dict().tag(sync=True)  # of the test on held-out cells
     overlap = traitlets.Dict().tag(sync=True)  # how the query's genes fit
     written = traitlets.List().tag(sync=True)  # sentences: what was written where
+    statistics = traitlets.Dict().tag(sync=True)  # names of squidpy's views, and of the columns that they can be of
+    statistic = traitlets.Dict().tag(sync=True)  # the view in sight, or how far it is, or why there is none
 
     commands = {  # noqa: RUF012
         "color": "_click_color",
@@ -120,6 +124,7 @@ class SpatialMapper(Panel, TissuePicture):
         "stop": "_click_stop",
         "assign": "_click_assign",
         "write": "_click_write",
+        "statistic": "_click_statistic",
     }
     work = "mapping"
 
@@ -267,7 +272,7 @@ class SpatialMapper(Panel, TissuePicture):
         key = options["region_key"]
         if options["method"] == "neighbours":
             self._enter("Placing the query among its nearest neighbours.")
-            at = self._keys["spatial_key"]
+            at = self._keys_in_sight["spatial_key"]
             return placed_by_neighbours(self.reference, self.query, self._tissue.places, key, spatial_key=at), 0
         self._train(options)
         if self._cancelled.is_set():
@@ -328,7 +333,7 @@ class SpatialMapper(Panel, TissuePicture):
             with collected_warnings():
                 found = held_out(
                     self.reference,
-                    **self._keys,
+                    **self._keys_in_sight,
                     n_folds=max(2, options["n_folds"]),
                     train=self._form.chosen(options, ("max_epochs",)),
                     watch=watch,
@@ -422,6 +427,37 @@ class SpatialMapper(Panel, TissuePicture):
             self._list_columns()
             self._read_colors()
 
+    def _list_columns(self) -> None:
+        super()._list_columns()
+        groups = {"reference": groupings_in(self.reference)}
+        if self.placed is not None and self.placed.key in self.query.obsm:
+            groups["query"] = groupings_in(self.query)
+        self.statistics = {"names": NAMES, "of_genes": OF_GENES, "groups": groups}
+
+    def _click_statistic(self, content: dict, buffers: list) -> None:
+        what, of, column = content["what"], content["of"], content["column"]
+        if of not in self.statistics["groups"] or self.statistic.get("stage"):
+            return
+        adata, key = self.reference, self._keys_in_sight["spatial_key"]
+        if of == "query":
+            adata, key = self.query, self.placed.key
+
+        def look() -> None:
+            try:
+                view = tissue_view(what, adata, column, key, self._keys_in_sight["section_key"])
+                title = f"{NAMES[what]} of the {of}" + (f" by {column}" if column else "")
+                self.statistic = {"png": view._repr_png_(), "title": title, "note": view.note, "code": view.code}
+            except Exception as error:  # noqa: BLE001 - shown
+                self.statistic = {"problem": str(error) or type(error).__name__}
+
+        self.statistic = {"stage": "squidpy is at work; its first view takes some seconds more."}
+        threading.Thread(target=look, name="scarches-statistic", daemon=True).start()
+
+    @property
+    def _keys_in_sight(self) -> dict[str, str | None]:
+        """Where the tissue in sight has its coordinates and sections."""
+        return {name: self.values.get(name, self._keys[name]) for name in KEYS}
+
     def _click_assign(self, content: dict, buffers: list) -> None:
         self.assign(content["column"], content["name"])
 
@@ -434,11 +470,11 @@ class SpatialMapper(Panel, TissuePicture):
         """Python for what is filled in and shown."""
         values, own = self.values, self._has_own_model
         lines = ["import scarches_widgets as sca", ""]
-        if values["method"] == "SageNet" and not own and self._keys["spatial_key"] is not None:
+        if values["method"] == "SageNet" and not own and self._keys_in_sight["spatial_key"] is not None:
             lines += code_of_model(self._form, values, self.query is not None)
         if self.query is not None:
             name = name_of(self.model, self.reference) if own and len(self.model.config.references) > 1 else None
-            lines += code_of_placing(values, self._keys, name)
+            lines += code_of_placing(values, self._keys_in_sight, name)
             if not own and (test := code_of_test(self._form, values)):
                 lines.append(test)
         return "\n".join([*lines, "", *self._code_of_sight()]) + "\n"
@@ -451,8 +487,15 @@ class SpatialMapper(Panel, TissuePicture):
     def _code_of_arguments(self) -> list[str]:
         return ["model"] if self._has_own_model or self.model is not None else []
 
+    def _code_of_options(self) -> dict[str, Any]:
+        return self._form.chosen(self.values, ("region_key",))
+
+    @property
+    def _has_picture(self) -> bool:
+        return self._tissue is not None
+
     def _summary(self) -> str:
-        sections = f", {len(self.sections)} sections" if self.sections else ""
+        sections = f" in {counted(len(self.sections), 'section')}" if self.sections else ""
         text = f"Tissue of {self.reference.n_obs:,} cells{sections}"
         if self.query is not None:
             text += f"; a query of {self.query.n_obs:,} cells"

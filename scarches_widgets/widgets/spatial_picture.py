@@ -14,6 +14,7 @@ from .bokeh_bridge import figure_item
 from .cell_view import CellView, check_cells
 from .coloring import Coloring, coloring_of, columns_of, is_numeric
 from .embedding_view import IN_WORDS, cells_figure, find_basis, positions_in
+from .form import as_arguments, as_python
 from .spatial_layers import LABELS, tissue_figure
 from .spatial_tissue import PLANES, Tissue, expression_plane, latent_plane
 
@@ -75,14 +76,13 @@ class TissuePicture(CellView):
         self._planes_of: dict[str, np.ndarray] = {}
         self._has_query = adata is not reference
         self.layers = Layers(self._first_layers(region_key))
-        kind = "the query's" if self._has_query else "the"
         super().__init__(
             adata,
             color,
             session,
             figure=figure_item(cells_figure(adata.n_obs)),
             tissue_figure=figure_item(tissue_figure(adata.n_obs)),
-            tissue_label=f"Tissue, with {kind} cells",
+            tissue_label="Tissue, with the query's cells" if self._has_query else "Tissue",
             **state,
         )
         self._list_columns()
@@ -357,15 +357,16 @@ class TissuePicture(CellView):
         keys = {"spatial_key": "spatial", "section_key": None}
         chosen = self._tissue_of[0] if self._tissue_of else None
         options = {name: value for name, value in (chosen or {}).items() if value != keys[name]}
-        made = "".join(f", {name}={value!r}" for name, value in options.items())
+        options |= self._code_of_options()
+        made = f", {as_arguments(options)}" if options else ""
         given = ["reference", *(["query"] if self._has_query else []), *self._code_of_arguments()]
-        basis = "" if self.basis == self._first_basis() else f", basis={self.basis!r}"
+        basis = "" if self.basis == self._first_basis() else f", basis={as_python(self.basis)}"
         lines = [f"mapper = sca.widgets.SpatialMapper({', '.join(given)}{made}{basis})"]
         if self.section is not None:
-            lines.append(f"mapper.section = {self.section!r}")
+            lines.append(f"mapper.section = {as_python(self.section)}")
         if self.plane != "xy":
-            lines.append(f"mapper.plane = {self.plane!r}")
-        for first in self._first_layers():
+            lines.append(f"mapper.plane = {as_python(self.plane)}")
+        for first in self._first_layers(options.get("region_key")):
             layer = self.layers[first.name]
             if layer.kind == "points" and self._tissue is not None:
                 first.size = self._tissue.diameter()
@@ -373,7 +374,7 @@ class TissuePicture(CellView):
                 value = getattr(layer, name)
                 is_own = name == "color" and layer.name == self._own_layer
                 if value != getattr(first, name) and not (is_own and self._paint is not None):
-                    lines.append(f"mapper.layers[{layer.name!r}].{name} = {value!r}")
+                    lines.append(f"mapper.layers[{as_python(layer.name)}].{name} = {as_python(value)}")
         if len(self.selection):
             selection = self._selection_code()
             if "b85decode" in selection:
@@ -383,6 +384,9 @@ class TissuePicture(CellView):
 
     def _code_of_arguments(self) -> list[str]:
         return []
+
+    def _code_of_options(self) -> dict[str, Any]:
+        return {}
 
     def _picture(self, format: str) -> bytes:
         from ..mapping.pictures import draw_groups, draw_numbers, figure, picture_bytes

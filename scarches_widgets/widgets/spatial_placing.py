@@ -90,6 +90,11 @@ class Placed:
         return self.locations[[name for name in DIMENSIONS if name in self.locations]].to_numpy()
 
     @property
+    def key(self) -> str:
+        """Of obsm, under which the places are written."""
+        return f"X_{PREFIXES[self.method]}"
+
+    @property
     def confidence(self) -> np.ndarray:
         return self.locations["confidence"].to_numpy()
 
@@ -107,7 +112,7 @@ class Placed:
             names = [*self.regions.cat.categories, *([] if UNKNOWN in self.regions.cat.categories else [UNKNOWN])]
             assigned = self.regions.astype(object).where(self.confidence >= threshold, UNKNOWN)
             columns[f"predicted_{self.regions.name}"] = pd.Categorical(assigned, categories=names)
-        written = {("obsm", f"X_{PREFIXES[self.method]}"): self.places}
+        written = {("obsm", self.key): self.places}
         return written | {("obs", name): columns[name].array for name in columns}
 
 
@@ -220,7 +225,7 @@ def code_of_placing(values: dict[str, Any], keys: dict[str, str], name: str | No
         if region is not None:
             lines.append(f"regions = model.predict_regions(query, of={as_python(region)}{named})")
         return lines
-    at = f", spatial_key={as_python(keys['spatial_key'])}" if keys.get("spatial_key", "spatial") != "spatial" else ""
+    at = "" if keys["spatial_key"] == "spatial" else f", spatial_key={as_python(keys['spatial_key'])}"
     lines = [f"places = sca.mapping.spatial.knn_locations(reference, query{at})"]
     if region is not None:
         lines.append(f"regions = sca.mapping.spatial.knn_regions(reference, query, {as_python(region)})")

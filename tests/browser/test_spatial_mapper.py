@@ -212,6 +212,20 @@ def test_no_serious_fault_in_either_theme_and_nothing_is_cut_off_when_narrow(not
 
 
 @pytest.mark.slow
+def test_squidpys_view_of_the_reference_is_shown_with_its_code(notebook):
+    nb = notebook([CELLS, MAPPED])
+    view = opened(nb, "done")
+    view.locator(".scaw-statistics > summary").click()
+    view.locator(".scaw-statistics select").nth(2).select_option(label="cell_type")
+    view.get_by_role("button", name="Show", exact=True).click()
+    picture = view.locator(".scaw-statistic img")
+    picture.wait_for(timeout=120_000)
+    assert picture.get_attribute("alt") == "Neighbourhood enrichment of the reference by cell_type"
+    expect(view.locator(".scaw-statistic .scaw-code")).to_contain_text("sq.gr.nhood_enrichment(adata")
+    assert nb.axe() == []
+
+
+@pytest.mark.slow
 def test_where_neighbours_are_better_a_click_takes_them_and_the_image_lies_upright_under_its_spots(notebook):
     made = """
 import numpy as np

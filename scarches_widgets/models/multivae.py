@@ -24,6 +24,7 @@ Differs from multigrate 1.0:
   values; `integrate_on` without `mmd` means the latent's MMD (multigrate: none, without a word);
 - kl_coef is 1, so that the loss is a bound on the likelihood (multigrate: 1e-5);
 - MMD is a sum over 19 kernels (multigrate: their mean, so that its coefficient is 19 times as large);
+- decoders start at each feature's mean over the cells;
 - an encoder's mean and variance follow from its last hidden layer; continuous covariates join the features;
 - the latent is the posterior mean; a query's new conditions start at the mean of the reference's, and nothing else of
   it is trained: the reference stays to the bit, whatever the weight decay.
@@ -176,6 +177,17 @@ class ModalityDecoder(nn.Module):
         if self.likelihood in OF_SHARES:
             return torch.softmax(output, dim=-1)
         return torch.sigmoid(output) if self.likelihood == "bce" else output
+
+    def start_at(self, total: Tensor, n_cells: int) -> None:
+        """Let what is expected of any z be the mean: sums over `n_cells` cells, (features,)."""
+        if self.likelihood in OF_SHARES:
+            total = (total + 0.5).log()
+            bias = total - total.mean()
+        elif self.likelihood == "bce":
+            bias = torch.logit((total + 0.5) / (n_cells + 1))
+        else:
+            bias = total / n_cells
+        self.output.bias.data.copy_(bias)
 
     def log_likelihood(self, z: Tensor, cells: Minibatch) -> Tensor:
         """log p(values | z) in nats, (cells,); of "mse" minus the squared error. `cells` are of this modality alone."""
@@ -445,11 +457,24 @@ class MultiVAE(Model):
             )
 
     def _count_in(self, adata, new_levels: Mapping[str, int]) -> None:
-        """Which modalities the new batches have."""
+        """Which modalities the new batches have; of a reference, each feature's mean, at which its decoder starts."""
+        if not self._surgeries:
+            self._start_at_means(adata)
         if new_levels.get(BATCH):
             counted = np.zeros((len(self.schema.batches), len(self.module.names)), dtype=bool)
             np.logical_or.at(counted, self.schema.codes(adata)[BATCH], self._measured_in(adata))
             self.module.measured.count(counted)
+
+    def _start_at_means(self, adata) -> None:
+        totals = [torch.zeros(stop - start, dtype=torch.float64) for start, stop in self.module.bounds]
+        n_cells = [0] * len(totals)
+        for cells in self._cells(adata).in_order(256):
+            for i in range(len(totals)):
+                values = self.module.part(i, cells)[0].counts
+                totals[i] += (values > 0 if self.config.likelihoods[i] == "bce" else values).double().sum(0)
+                n_cells[i] += len(values)
+        for decoder, total, n in zip(self.module.decoders, totals, n_cells):
+            decoder.start_at(total, n)
 
     @classmethod
     def setup_anndata(cls, adata, **keys: Any) -> None:

@@ -131,6 +131,17 @@ def test_the_published_schedule_is_multigrate_s():
     assert plan.optimizer([]).eps == 1e-8
 
 
+def test_decoders_start_at_the_means_of_what_was_measured(reference):
+    model = sca.models.MultiVAE(reference, batch_key="batch", likelihoods={"protein": "mse"}, **TINY)
+    biases = [torch.softmax(decoder.output.bias, 0) for decoder in model.module.decoders]
+    for i, name in enumerate(("rna", "atac")):
+        totals = reference.X[:, (reference.var["modality"] == name).to_numpy()].sum(0) + 0.5
+        np.testing.assert_allclose(biases[i].detach(), np.asarray(totals / totals.sum()).ravel(), rtol=1e-4)
+    has_it = reference.obsm["modality_mask"]["protein"].to_numpy()
+    mean = reference[has_it, reference.var["modality"] == "protein"].X.toarray().mean(0)
+    np.testing.assert_allclose(model.module.decoders[2].output.bias.detach(), mean, rtol=1e-5)
+
+
 # ----------------------------------------------------------------------------------------------------- what is missing
 
 
@@ -178,17 +189,17 @@ def test_a_mosaic_of_three_modalities_is_saved_mapped_and_trained_and_the_refere
 ):
     weights, z = fingerprint(fitted), fitted.get_latent_representation()
     fitted.save(tmp_path / "reference")
-    for modalities in (("rna",), ("atac",), ("protein", "rna"), ("rna", "atac", "protein")):
+    for modalities in (("rna",), ("atac",), ("protein", "rna")):
         cells = query(mosaic, *modalities)
         mapped = sca.models.MultiVAE.load_query_data(cells, tmp_path / "reference")
         before = mapped.get_latent_representation()
         mapped.train(**QUICK, weight_decay=0.1)
         assert not np.array_equal(mapped.get_latent_representation(), before)
         np.testing.assert_array_equal(mapped.get_latent_representation(reference), z)
-        mapped.save(tmp_path / "query", overwrite=True)
-        loaded = sca.models.MultiVAE.load(tmp_path / "query", cells)
-        assert fingerprint(loaded) == fingerprint(mapped)
-        np.testing.assert_array_equal(loaded.get_latent_representation(), mapped.get_latent_representation())
+    mapped.save(tmp_path / "query")
+    loaded = sca.models.MultiVAE.load(tmp_path / "query", cells)
+    assert fingerprint(loaded) == fingerprint(mapped)
+    np.testing.assert_array_equal(loaded.get_latent_representation(), mapped.get_latent_representation())
     assert fingerprint(fitted) == weights
 
 

@@ -18,10 +18,11 @@ from torch import Tensor
 from .matrix import matrix_of
 from .modalities import protein_table
 from .multimodal import measured_modalities
+from .receptors import Receptors, receptor_table
 from .schema import BATCH, DataSchema
 
 WINDOW = 8192  # rows per read from a file or a dask graph
-CELL_BY_CELL = ("counts", "library_size", "continuous", "size_factor", "labels", "proteins", "measured")
+CELL_BY_CELL = ("counts", "library_size", "continuous", "size_factor", "labels", "proteins", "measured", "receptors")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Minibatch:
     labels: Tensor | None = None  # int64 (cells,), −1 = unlabelled
     proteins: Tensor | None = None  # float32 (cells, proteins); counts of a second modality, None = there are none
     measured: Tensor | None = None  # bool (cells, modalities); None = the model has one
+    receptors: Receptors | None = None  # CDR3 sequences, each distinct one once; None = the model reads none
     labelled: Minibatch | None = None  # other cells, all with labels, for a model that trains on such beside
     seen: tuple[Tensor, Tensor, Tensor] | None = None  # of counts ≠ 0: place in counts.flatten(), cell, gene (int64)
     noise: object | None = None  # what the step may draw; None = use means, drop nothing
@@ -107,6 +109,8 @@ class Cells:
         proteins = protein_table(adata, schema.protein_key, schema.protein_names_key) if schema.proteins else None
         self._proteins = None if proteins is None else proteins.in_order(schema.proteins)
         self._measured = measured_modalities(adata, schema, columns) if schema.modalities else None
+        receptors = receptor_table(adata, schema.receptor_keys) if schema.receptor_keys else None
+        self._receptors = None if receptors is None else receptors.encoded()
 
     def minibatches(self, rows: np.ndarray, batch_size: int, first_step: int = 0) -> Iterator[Minibatch]:
         """Deal out `rows` in this order, `batch_size` at a time; start at the minibatch number `first_step`."""
@@ -146,6 +150,7 @@ class Cells:
             labels=_taken(self._labels, rows),
             proteins=None if self._proteins is None else torch.from_numpy(self._proteins.of(rows)),
             measured=_taken(self._measured, rows),
+            receptors=None if self._receptors is None else self._receptors.of(rows),
             seen=seen,
         )
 

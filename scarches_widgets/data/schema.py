@@ -48,6 +48,9 @@ class DataSchema:
     modality_key, modalities
         Column of `var` that tells modalities apart, and pairs of a modality and its number of features, in the order
         in which these stand in `genes`; none for a model of RNA. See `multimodal`.
+    receptor_keys
+        Columns of `obs` with the CDR3 of the alpha and of the beta chain, or the key of `obsm` with contigs; see
+        `receptors`.
     """
 
     genes: tuple[str, ...]
@@ -66,6 +69,7 @@ class DataSchema:
     proteins: tuple[str, ...] = ()
     modality_key: str | None = None
     modalities: tuple[tuple[str, int], ...] = ()
+    receptor_keys: tuple[str, ...] = ()
 
     def __post_init__(self):
         levels = {variable: levels for variable, (_, levels) in self.variables.items()}

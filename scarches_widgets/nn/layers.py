@@ -139,6 +139,8 @@ class MLP(nn.Module):
         scvi-tools' constants, which differ from torch's.
     bias
         Whether the linear layers have one.
+    negative_slope
+        Of the ReLU below zero: 0 for none (the plain one), 1 for a linear layer.
     """
 
     def __init__(
@@ -155,8 +157,10 @@ class MLP(nn.Module):
         batch_norm_eps: float = 1e-3,
         batch_norm_momentum: float = 0.01,
         bias: bool = True,
+        negative_slope: float = 0.0,
     ):
         super().__init__()
+        self.negative_slope = negative_slope
         widths = [n_hidden] * n_layers if isinstance(n_hidden, int) else list(n_hidden)
         self.n_out = widths[-1]
         self.linears = nn.ModuleList(
@@ -182,9 +186,14 @@ class MLP(nn.Module):
                 features = self.batch_norms[i](features)
             if self.layer_norm:
                 features = F.layer_norm(features, features.shape[-1:])
-            features = self.dropout(torch.relu(features), noise)
+            features = self.dropout(self._activated(features), noise)
             outputs.append(features)
         return outputs
+
+    def _activated(self, features: Tensor) -> Tensor:
+        if self.negative_slope == 0:
+            return torch.relu(features)
+        return features if self.negative_slope == 1 else F.leaky_relu(features, self.negative_slope)
 
 
 class Encoder(nn.Module):

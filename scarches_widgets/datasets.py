@@ -17,6 +17,10 @@ about or sticks) or, where the protein is expressed, a foreground above it; of c
     expected_ip = background_ip · (fold_p if foreground_ip else 1)
     counts_ip ~ NegativeBinomial(expected_ip, inverse_dispersion_p)
 
+`receptors` is an atlas of T cells that carry receptors. A clonotype binds one epitope; its CDR3 carry the epitope's
+motifs, by which the receptor tells a part of the epitopes apart, and its cells run the epitope's response, by which the
+RNA tells a part of them apart: neither alone tells all.
+
 `multiome` is an atlas whose cells have fragments in peaks of open chromatin besides, each peak near a gene g(p):
 
     logits_ip = log_baseline_p + weight_p · Σ_c X_truth_ic · effects_(g(p), c) + batch_effects_(p, batch of i)
@@ -237,6 +241,103 @@ def cite_seq(
         adata.obsm[f"protein_{key}"] = pd.DataFrame(values, index=adata.obs_names, columns=proteins.index)
     truth |= {"proteins": proteins, "log_background": log_background}
     return adata
+
+
+def receptors(
+    n_obs: int = 2000,
+    n_vars: int = 500,
+    n_epitopes: int = 6,
+    n_batches: int = 2,
+    seed: int = 0,
+    *,
+    motif_strength: float = 1.0,
+    response_strength: float = 1.0,
+    batch_strength: float = 1.0,
+    mean_counts: float = 1500.0,
+) -> AnnData:
+    """T cells with receptors, whose epitope neither RNA nor receptor tells alone.
+
+    Epitopes come in pairs. Those of a pair share the motifs of their receptors, and cells of one pair's first and of
+    another pair's first epitope share the response of their genes (likewise of the second): the receptor tells which
+    pair it is, the RNA which of the two.
+
+    Parameters
+    ----------
+    n_obs
+        Cells.
+    n_vars
+        Genes, at least 40.
+    n_epitopes
+        An even number of at least 4.
+    n_batches
+        Donors. Clonotypes are of one donor each.
+    seed
+        Of genes, motifs, clonotypes and cells.
+    motif_strength
+        Share of the clonotypes whose CDR3 carry the motifs of their epitope, 0 to 1; the others' are drawn by chance.
+    response_strength
+        Scale of the responses' effects on genes.
+    batch_strength
+        Scale of the donors' effects on genes and of their differences in depth.
+    mean_counts
+        Expected counts of a cell, averaged over batches (geometric mean).
+
+    Returns
+    -------
+    AnnData of raw counts (CSR, float32) with
+
+    - `obs`: `batch`; `epitope`; `pair`, which the motifs tell; `response`, which the genes tell; `clonotype`; the amino
+      acids of `TRA_cdr3` and `TRB_cdr3`; `has_motif`; `library_size` (expected counts)
+    - `var`: `log_baseline`, `inverse_dispersion`
+    - `obsm["X_truth"]`: 1 for the cell's response
+    - `uns["truth"]`: `effects` (genes × responses) and `batch_effects` (genes × batches), in natural logarithms;
+      `motifs` (DataFrame: pairs × chains); `parameters`, the arguments
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range.
+    """
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
+    parameters = {name: value for name, value in locals().items() if name not in ("np", "pd", "AnnData")}
+    _check_receptors(**parameters)
+    biology_rng, clone_rng, cell_rng = np.random.default_rng([seed, 2]).spawn(3)
+    responses = ["Response A", "Response B"]
+    genes = pd.Index([f"Gene{number:04d}" for number in range(1, n_vars + 1)])
+    var = pd.DataFrame({"log_baseline": biology_rng.normal(0, 1.2, n_vars)}, index=genes)
+    var["inverse_dispersion"] = biology_rng.lognormal(np.log(4), 0.4, n_vars)
+    shifts = response_strength * biology_rng.normal(0, 0.8, (n_vars, 2)) * (biology_rng.random((n_vars, 2)) < 0.15)
+    effects = pd.DataFrame(shifts, index=genes, columns=responses)
+    batches = [f"batch{number}" for number in range(n_batches)]
+    batch_effects = batch_strength * biology_rng.normal(0, 0.3, (n_vars, n_batches))
+    batch_effects = pd.DataFrame(batch_effects, index=genes, columns=batches)
+    log_depth = batch_strength * biology_rng.normal(0, 0.3, n_batches)
+    pairs = [f"Pair {number}" for number in range(1, n_epitopes // 2 + 1)]
+    motifs = pd.DataFrame(_draw_motifs(len(pairs), biology_rng), index=pairs, columns=["alpha", "beta"])
+
+    clones = _draw_clones(n_obs, n_epitopes, n_batches, motif_strength, motifs, clone_rng)
+    clone = np.repeat(np.arange(len(clones)), clones["n_cells"])[cell_rng.permutation(n_obs)]
+    of_cell = clones.iloc[clone]
+    batch, epitope = of_cell["batch"].to_numpy(), of_cell["epitope"].to_numpy()
+    state = np.eye(2)[epitope % 2]
+    depth = np.exp(log_depth - log_depth.mean())[batch]
+    library_size = mean_counts * depth * cell_rng.lognormal(-(0.35**2) / 2, 0.35, n_obs)
+    counts = _draw_counts(state, effects, batch_effects, batch, library_size, var, cell_rng)
+
+    obs = pd.DataFrame(index=[f"Cell{number:05d}" for number in range(1, n_obs + 1)])
+    obs["batch"] = pd.Categorical.from_codes(batch, batches)
+    obs["epitope"] = pd.Categorical.from_codes(epitope, [f"Epitope {number}" for number in range(1, n_epitopes + 1)])
+    obs["pair"] = pd.Categorical.from_codes(epitope // 2, pairs)
+    obs["response"] = pd.Categorical.from_codes(epitope % 2, responses)
+    obs["clonotype"] = pd.Categorical([f"Clone{number:04d}" for number in clone + 1])
+    for column in ("TRA_cdr3", "TRB_cdr3", "has_motif"):
+        obs[column] = of_cell[column].to_numpy()
+    obs["library_size"] = library_size
+    truth = {"effects": effects, "batch_effects": batch_effects, "motifs": motifs, "parameters": parameters}
+    return AnnData(counts, obs=obs, var=var, obsm={"X_truth": state.astype(np.float32)}, uns={"truth": truth})
 
 
 def multiome(
@@ -533,6 +634,59 @@ def _draw_regions(n_regions: int, n_types: int, n_dims: int, rng: np.random.Gene
         home = cell_type % n_regions
         shares[[home, far_home[home]], cell_type] += 1
     return candidates[best], shares / shares.sum(axis=1, keepdims=True)
+
+
+def _check_receptors(
+    n_obs, n_vars, n_epitopes, n_batches, seed, motif_strength, response_strength, batch_strength, mean_counts
+) -> None:
+    _check_whole("n_vars", n_vars, 40)
+    _check_whole("n_batches", n_batches, 1)
+    _check_whole("seed", seed, 0)
+    _check_whole("n_epitopes", n_epitopes, 4)
+    if n_epitopes % 2:
+        raise ValueError(f"n_epitopes={n_epitopes} must be even, for epitopes come in pairs.")
+    _check_whole("n_obs", n_obs, n_epitopes * n_batches, " (n_epitopes × n_batches), a cell for each")
+    if not 0 <= motif_strength <= 1:
+        raise ValueError(f"motif_strength={motif_strength!r} is a share of clonotypes, 0 to 1.")
+    _check_strengths(response_strength=response_strength, batch_strength=batch_strength)
+    _check_mean_counts(mean_counts)
+
+
+def _draw_motifs(n: int, rng: np.random.Generator) -> list[list[str]]:
+    """Four residues for each of `n` pairs of epitopes and each chain."""
+    import numpy as np
+
+    letters = np.array(list("ACDEFGHIKLMNPQRSTVWY"))
+    return [["".join(rng.choice(letters, 4)) for _ in range(2)] for _ in range(n)]
+
+
+def _draw_clones(
+    n_obs: int, n_epitopes: int, n_batches: int, motif_strength: float, motifs: pd.DataFrame, rng: np.random.Generator
+) -> pd.DataFrame:
+    """One row per clonotype: its cells (geometric, mean 4), donor, epitope and both CDR3, of 12 to 18 residues."""
+    import numpy as np
+    import pandas as pd
+
+    letters, rows, left = np.array(list("ACDEFGHIKLMNPQRSTVWY")), [], n_obs
+    ends = {"alpha": ("CAV", "F"), "beta": ("CASS", "EQYF")}
+    while left:
+        n_cells = min(left, int(rng.geometric(0.25)))
+        left -= n_cells
+        number = len(rows)
+        epitope, has_motif = number % n_epitopes, bool(rng.random() < motif_strength)
+        row = {
+            "n_cells": n_cells,
+            "epitope": epitope,
+            "batch": number // n_epitopes % n_batches,
+            "has_motif": has_motif,
+        }
+        for column, (chain, (start, end)) in zip(("TRA_cdr3", "TRB_cdr3"), ends.items()):
+            middle = list(rng.choice(letters, rng.integers(12, 19) - len(start) - len(end)))
+            if has_motif:
+                middle[1:5] = motifs[chain].iloc[epitope // 2]
+            row[column] = start + "".join(middle) + end
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _check_strengths(**strengths: float) -> None:

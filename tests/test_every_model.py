@@ -48,6 +48,7 @@ LABELS = {"batch_key": "batch", "labels_key": "cell_type", "unlabeled_category":
 TRVAE = {"hidden_layer_sizes": (16, 12), "n_latent": 4}
 PROGRAMS = {f"program {i}": [f"Gene{gene:04d}" for gene in range(10 * i + 1, 10 * i + 15)] for i in range(4)}
 EXPIMAP = {"hidden_layer_sizes": (16, 12), "gene_sets": PROGRAMS, "min_genes": 5}
+MVTCR = {"n_latent": 4, "n_hidden": 8, "shared_hidden": (8,), "gene_hidden": (16,), "n_embedding": 8, "n_heads": 2}
 MODELS = [
     Case(sca.models.SCVI, SMALL),
     Case(sca.models.SCANVI, SMALL, LABELS),
@@ -55,6 +56,7 @@ MODELS = [
     Case(sca.models.EXPIMAP, EXPIMAP),
     Case(sca.models.scPoli, {"hidden_layer_sizes": (16, 12), "n_latent": 4}, LABELS),
     Case(sca.models.TOTALVI, {"n_hidden": 16, "n_latent": 4}),
+    Case(sca.models.mvTCR, MVTCR),
     Case(sca.models.MultiVAE, {"n_hidden": 16, "n_latent": 4}),
 ]
 
@@ -66,6 +68,8 @@ def atlas(atlas):
     mean = np.exp(rng.normal(2, 1, 6) + 2 * rng.integers(2, size=(4, 6))[cells.obs["cell_type"].cat.codes])
     cells.obsm["protein_expression"] = pd.DataFrame(rng.poisson(mean), cells.obs_names, [f"P{i}" for i in range(6)])
     cells.var["modality"] = ["rna", "atac", "atac", "rna"] * 10
+    for column in ("TRA_cdr3", "TRB_cdr3"):
+        cells.obs[column] = ["C" + "".join(rng.choice(list("ACDF"), rng.integers(3, 6))) for _ in cells.obs_names]
     return cells
 
 

@@ -141,8 +141,25 @@ expimap_model = sca.models.EXPIMAP(reference, gene_sets='reactome')
 gp_activities = expimap_model.get_gene_program_scores(query_data)
 """,
 }
+ARCHITECTURE = {  # mvtcr's, with every key that it knows, and small
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "loss_weights": [1.0, 0.1, 1e-6],
+    "joint": {
+        "activation": "leakyrelu", "batch_norm": True, "dropout": 0.05, "hdim": 8, "losses": ["MSE", "CE"],
+        "num_layers": 1, "shared_hidden": [8], "zdim": 4, "c_embedding_dim": 2, "num_conditional_labels": 2,
+        "cond_dim": 2, "cond_input": True,
+    },
+    "rna": {
+        "activation": "leakyrelu", "batch_norm": True, "dropout": 0.05, "gene_hidden": [8], "num_layers": 1,
+        "output_activation": "linear", "xdim": 40,
+    },
+    "tcr": {
+        "embedding_size": 4, "num_heads": 2, "forward_expansion": 2, "encoding_layers": 1, "decoding_layers": 1,
+        "dropout": 0.1, "max_tcr_length": 8, "num_seq_labels": 24,
+    },
+}  # fmt: skip
 MISSING_NAMES = {  # what each block of a later model lacks today
-    "mvTCR: multi-modal integration": "mvTCR",
     "zenodo: model sharing": "zenodo",
 }
 
@@ -163,6 +180,12 @@ def names(atlas, reference_cells, query_cells, trained, tmp_path, monkeypatch) -
     query_cells.obsm["X_emb"] = sca.models.SCVI.load_query_data(query_cells, trained).get_latent_representation()
     proteins = np.random.default_rng(0).poisson(9, (reference_cells.n_obs, 2))
     reference_cells.obsm["protein_expression"] = pd.DataFrame(proteins, reference_cells.obs_names, ["CD3", "CD4"])
+    receptors = {"TRA_cdr3": ["CAVF", "CALF", "CAVSF"], "TRB_cdr3": ["CASSF", "CASRF", "CAEQYF"]}
+    for column, sequences in receptors.items():
+        reference_cells.obs[column] = np.random.default_rng(0).choice(sequences, reference_cells.n_obs)
+    reference_cells.obs["clonotype"] = reference_cells.obs["TRA_cdr3"] + reference_cells.obs["TRB_cdr3"]
+    for column in ("Sample", "Type", "Cohort"):
+        reference_cells.obs[column] = reference_cells.obs["batch"]
     reference_cells.obsm["spatial"] = reference_cells.obsm["X_emb"][:, :2]
     labelled = sca.models.SCANVI(reference_cells, batch_key="batch", labels_key="cell_type", **SMALL)
     labelled.train(**QUICK)
@@ -172,7 +195,7 @@ def names(atlas, reference_cells, query_cells, trained, tmp_path, monkeypatch) -
         "adata_train": reference_cells, "spatial_ref": reference_cells,
         "adata_query": query_cells, "query_adata": query_cells, "query_sc": query_cells, "query_data": query_cells,
         "reference_model": labelled, "ref_model": labelled, "trained_model": trained,
-        "params_architecture": {},
+        "params_architecture": ARCHITECTURE,
     }  # fmt: skip
 
 

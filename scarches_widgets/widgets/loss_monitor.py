@@ -35,6 +35,7 @@ IN_WORDS = {
     "hsic": "dependence of new programs",
     "prototype": "distance from prototypes",
     "reconstruction_protein": "reconstruction of proteins",
+    "reconstruction_tcr": "reconstruction of receptors",
     "kl_background": "KL of proteins' background",
     "penalty_protein": "penalty on proteins",
     "confusion": "confusion of batches",

@@ -17,6 +17,7 @@ from ..data.matrix import matrix_of, where_is
 from ..data.modalities import check_proteins, protein_table, the_protein_key
 from ..data.multimodal import as_one_anndata, check_modalities, modalities_of
 from ..data.names import DataError, did_you_mean, shown
+from ..data.receptors import check_receptors, receptor_table, the_receptor_keys
 from ..data.validate import CHECKS, Request
 from ..training.options import respelled, typed
 from ..training.plan import METRICS, EarlyStopping
@@ -186,6 +187,9 @@ class TrainingPanel(Panel):
         for key in self._var_keys:
             for said in self._findings_of_modalities(options[key] or self._noted().get(key), asked.layer):
                 yield key, said
+        if getattr(self._class, "reads_receptors", False):
+            for said in self._findings_of_receptors(options["max_tcr_length"]):
+                yield "", said
         key = asked.layer, asked.expects
         found = self._look(key, lambda: Findings(finding for check in OF_VALUES for finding in check(asked)))
         if isinstance(found, Exception):
@@ -218,6 +222,18 @@ class TrainingPanel(Panel):
         found = self._look(("modalities", key, layer), lambda: _remarks_on_modalities(self.adata, key, layer))
         if isinstance(found, list):  # what cannot be read at all is said of the layer
             yield from found
+
+    def _findings_of_receptors(self, longest: int) -> Iterator[dict[str, str]]:
+        try:
+            table = receptor_table(self.adata, self._noted().get("receptor_keys") or the_receptor_keys(self.adata))
+        except DataError as fault:
+            yield remark("error", str(fault))
+            return
+        found = check_receptors(table, self.adata.obs_names, longest)
+        yield from map(remark_of, found)
+        if found.ok:
+            n = len(set(table.clonotypes))
+            yield remark("ok", f"{table.where[0]} and {table.where[1]} hold {n:,} distinct receptors.")
 
     def _request(self, options: dict[str, Any]) -> Request:
         """What `validate` would be asked."""

@@ -1,0 +1,54 @@
+"""The lesson on tissue, executed top to bottom: what it says about its cells must come true."""
+
+import json
+
+import nbformat
+import pytest
+from lessons import NOTEBOOKS, executed, fits_a_small_machine
+
+pytestmark = pytest.mark.slow
+
+LESSON = NOTEBOOKS / "09_tissue.ipynb"
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    """The notebook with its outputs, and what its kernel then said."""
+    return executed(
+        LESSON,
+        status="mapper.status",
+        better="bool(mapper.held_out.is_better)",
+        correlations="[correlation, of_neighbours]",
+        errors="[float(np.median(error[sure])), float(np.median(error[~sure]))]",
+        right="[float(right[sure].mean()), float(right[~sure].mean())]",
+        unknown='float((query.obs["predicted_region"] == "Unknown").mean())',
+        written='"X_sagenet" in query.obsm',
+        zone='int((reference.obs["zone"] == "left rim").sum())',
+        truth_hidden='"spatial" not in query.obsm and "region" not in query.obs',
+    )
+
+
+def test_cells_are_placed_better_than_by_neighbours_and_best_where_the_model_is_confident(lesson):
+    _, said = lesson
+    assert said["status"] == "done" and said["better"] and said["truth_hidden"]
+    ours, neighbours = said["correlations"]
+    assert ours > neighbours + 0.05
+    assert said["errors"][0] < said["errors"][1] and said["right"][0] > said["right"][1]
+
+
+def test_unassigned_cells_are_unknown_and_a_region_is_named_by_hand(lesson):
+    _, said = lesson
+    assert said["written"] and 0.2 < said["unknown"] < 0.3
+    assert 100 < said["zone"] < 220
+
+
+def test_the_lesson_fits_a_small_machine(lesson):
+    _, said = lesson
+    assert fits_a_small_machine(said)
+
+
+def test_the_lesson_is_kept_without_outputs_and_is_small_with_them(lesson):
+    notebook, _ = lesson
+    kept = json.loads(LESSON.read_text(encoding="utf-8"))
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in kept["cells"])
+    assert len(nbformat.writes(notebook).encode()) - LESSON.stat().st_size < 300_000

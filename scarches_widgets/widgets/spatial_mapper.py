@@ -36,7 +36,7 @@ from .spatial_placing import (
     summed_up,
     verdict_of,
 )
-from .spatial_statistics import NAMES, OF_GENES, tissue_view
+from .spatial_statistics import NAMES, OF_GENES, picture_of, tissue_view
 from .spatial_tissue import spatial_keys
 
 if TYPE_CHECKING:
@@ -429,9 +429,9 @@ class SpatialMapper(Panel, TissuePicture):
 
     def _list_columns(self) -> None:
         super()._list_columns()
-        groups = {"reference": groupings_in(self.reference)}
+        groups = {"reference": groupings_in(self.reference, least=2)}
         if self.placed is not None and self.placed.key in self.query.obsm:
-            groups["query"] = groupings_in(self.query)
+            groups["query"] = groupings_in(self.query, least=2)
         self.statistics = {"names": NAMES, "of_genes": OF_GENES, "groups": groups}
 
     def _click_statistic(self, content: dict, buffers: list) -> None:
@@ -446,7 +446,7 @@ class SpatialMapper(Panel, TissuePicture):
             try:
                 view = tissue_view(what, adata, column, key, self._keys_in_sight["section_key"])
                 title = f"{NAMES[what]} of the {of}" + (f" by {column}" if column else "")
-                self.statistic = {"png": view._repr_png_(), "title": title, "note": view.note, "code": view.code}
+                self.statistic = {"png": picture_of(view), "title": title, "note": view.note, "code": view.code}
             except Exception as error:  # noqa: BLE001 - shown
                 self.statistic = {"problem": str(error) or type(error).__name__}
 

@@ -92,7 +92,7 @@ class TissuePicture(CellView):
             layer.observe(self._layer_changed)
 
     def _first_layers(self, region_key: str | None = None) -> list[Layer]:
-        groups = groupings_in(self.reference)
+        groups = groupings_in(self.reference, least=2)
         key = region_key if region_key in groups else (groups[0] if groups else None)
         layers = [
             Layer("image", "image", visible=bool(self.reference.uns.get("spatial"))),
@@ -419,9 +419,10 @@ class TissuePicture(CellView):
         return picture_bytes(drawn, format, most_colours=256)
 
 
-def groupings_in(adata: AnnData) -> list[str]:
-    """Columns of obs that hold groups."""
-    return [name for name in columns_of(adata) if not is_numeric(adata.obs[name])]
+def groupings_in(adata: AnnData, least: int = 1) -> list[str]:
+    """Columns of obs that hold so many groups at least."""
+    columns = {name: adata.obs[name] for name in columns_of(adata) if not is_numeric(adata.obs[name])}
+    return [name for name, column in columns.items() if column.astype(str).nunique() >= least]
 
 
 def _flag(value: Any) -> bool:

@@ -152,6 +152,7 @@ export function board(model, signal) {
   function show() {
     problem.textContent = model.get("tissue_problem");
     problem.hidden = !problem.textContent;
+    problem.closest(".scaw-pane").toggleAttribute("data-empty", !problem.hidden);
     const isQuery = model.get("layer_states").some(({ name }) => name === "predicted");
     waiting.textContent = isQuery && !model.get("confidence")?.byteLength ? "The reference. The query's cells appear here when they are mapped." : "";
     waiting.hidden = !waiting.textContent || !problem.hidden;

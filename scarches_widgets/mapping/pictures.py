@@ -46,10 +46,13 @@ def figure(size: tuple[float, float], n: int = 1, columns: int | None = None, dp
     return drawn, axes
 
 
-def picture_bytes(drawn, format: str = "png", most_colours: int | None = None) -> bytes:
-    """A figure as "png" or "svg"; a cloud of points with few colours is a PNG of a quarter of the size."""
+def picture_bytes(drawn, format: str = "png", most_colours: int | None = None, whole: bool = False) -> bytes:
+    """A figure as "png" or "svg"; a cloud of points with few colours is a PNG of a quarter of the size.
+
+    With `whole`, also what lies outside of its frame, as the names of squidpy's matrices do.
+    """
     buffer = io.BytesIO()
-    drawn.savefig(buffer, format=format)
+    drawn.savefig(buffer, format=format, bbox_inches="tight" if whole else None)
     if format == "png" and most_colours:
         from PIL import Image
 

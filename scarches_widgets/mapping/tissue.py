@@ -60,7 +60,7 @@ class TissueView:
     note: str = ""
 
     def _repr_png_(self) -> bytes:
-        return picture_bytes(self.figure)
+        return picture_bytes(self.figure, whole=True)
 
 
 def spatial_scatter(

@@ -36,7 +36,7 @@ from .spatial_placing import (
     summed_up,
     verdict_of,
 )
-from .spatial_statistics import NAMES, OF_GENES, picture_of, tissue_view
+from .spatial_statistics import NAMES, OF_GENES, tissue_view
 from .spatial_tissue import spatial_keys
 
 if TYPE_CHECKING:
@@ -273,7 +273,8 @@ class SpatialMapper(Panel, TissuePicture):
         if options["method"] == "neighbours":
             self._enter("Placing the query among its nearest neighbours.")
             at = self._keys_in_sight["spatial_key"]
-            return placed_by_neighbours(self.reference, self.query, self._tissue.places, key, spatial_key=at), 0
+            given = {"spatial_key": at, "layer": self._layer}
+            return placed_by_neighbours(self.reference, self.query, self._tissue.places, key, **given), 0
         self._train(options)
         if self._cancelled.is_set():
             return None, 0
@@ -335,6 +336,7 @@ class SpatialMapper(Panel, TissuePicture):
                     self.reference,
                     **self._keys_in_sight,
                     n_folds=max(2, options["n_folds"]),
+                    layer=self._layer,
                     train=self._form.chosen(options, ("max_epochs",)),
                     watch=watch,
                     **given,
@@ -346,6 +348,11 @@ class SpatialMapper(Panel, TissuePicture):
                 self.held_out, self.verdict = found, verdict_of(found)
         finally:
             self._fold, self.run = "", of_mapping
+
+    @property
+    def _layer(self) -> str | None:
+        """Where the model reads the expression; None: X."""
+        return self.model.schema.layer if self._has_own_model else None
 
     def _how_far(self) -> dict[str, Any]:
         progress = super()._how_far()
@@ -446,7 +453,7 @@ class SpatialMapper(Panel, TissuePicture):
             try:
                 view = tissue_view(what, adata, column, key, self._keys_in_sight["section_key"])
                 title = f"{NAMES[what]} of the {of}" + (f" by {column}" if column else "")
-                self.statistic = {"png": picture_of(view), "title": title, "note": view.note, "code": view.code}
+                self.statistic = {"png": view._repr_png_(), "title": title, "note": view.note, "code": view.code}
             except Exception as error:  # noqa: BLE001 - shown
                 self.statistic = {"problem": str(error) or type(error).__name__}
 

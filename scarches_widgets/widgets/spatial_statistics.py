@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 from ..data.names import DataError, listed, shown
@@ -40,10 +39,3 @@ def tissue_view(what: str, adata: AnnData, column: str | None, spatial_key: str,
     if what == "spatial_neighbors":
         return tissue.spatial_neighbors(adata, color=column, **options)
     return getattr(tissue, what)(adata, column, **options)
-
-
-def picture_of(view: TissueView) -> bytes:
-    """A PNG of the whole figure: squidpy puts names outside its axes."""
-    buffer = io.BytesIO()
-    view.figure.savefig(buffer, format="png", bbox_inches="tight", dpi=90)
-    return buffer.getvalue()

@@ -321,7 +321,7 @@ def test_squidpys_views_are_shown_with_their_code_and_what_is_wrong_is_told(mapp
     assert list(mapped.statistics["groups"]) == ["reference"], "the query has no places yet"
     mapped.write()
     assert "predicted_region" in mapped.statistics["groups"]["query"]
-    view = mock.Mock(note="", code="sq.gr.ripley(adata)", **{"figure.savefig": lambda at, **how: at.write(b"png")})
+    view = mock.Mock(note="", code="sq.gr.ripley(adata)", **{"_repr_png_.return_value": b"png"})
     with mock.patch("scarches_widgets.mapping.tissue.ripley", return_value=view) as asked:
         click(mapped, "statistic", what="ripley", of="query", column="predicted_region")
         wait_until(lambda: mapped.statistic.get("png"), seconds=120)

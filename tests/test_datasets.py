@@ -232,6 +232,53 @@ def test_a_panel_too_small_for_its_controls_is_refused():
         datasets.cite_seq(n_proteins=2)
 
 
+# ---------------------------------------------------------------------------------------------------------- multiome
+
+
+@pytest.fixture(scope="module")
+def multiome():
+    return datasets.multiome(600, 60, 200, n_proteins=6, n_types=4)
+
+
+def test_cells_with_chromatin_have_the_rna_and_proteins_of_others_and_fragments_in_peaks(multiome):
+    cite = datasets.cite_seq(600, 60, 6, n_types=4)
+    of = {name: multiome[:, multiome.var["modality"] == name] for name in ("rna", "atac", "protein")}
+    assert (of["rna"].X != cite.X).nnz == 0 and of["rna"].obs.equals(cite.obs)
+    np.testing.assert_array_equal(of["protein"].X.toarray(), cite.obsm["protein_expression"])
+    assert of["atac"].shape == (600, 200) and of["atac"].var["gene"].isin(of["rna"].var_names).all()
+    assert multiome.obsm["modality_mask"].all(axis=None) and multiome.X.has_canonical_format
+    assert (datasets.multiome(600, 60, 200, n_proteins=6, n_types=4).X != multiome.X).nnz == 0
+
+
+def test_fragments_follow_the_genes_beside_their_peaks(multiome):
+    fragments = multiome[:, multiome.var["modality"] == "atac"].X.toarray()
+    expected = multiome.obsm["atac_expected"] * fragments.sum(1, keepdims=True)
+    standardised = (fragments - expected) / np.sqrt(expected)
+    assert abs(standardised.mean()) < 0.02 and abs(standardised.std() - 1) < 0.03
+    peaks = multiome.var[multiome.var["modality"] == "atac"]
+    effects = multiome.uns["truth"]["effects"].loc[peaks["gene"]].to_numpy() * peaks[["weight"]].to_numpy()
+    batch_effects = multiome.uns["truth"]["peak_batch_effects"][multiome.obs["batch"]].to_numpy().T
+    logits = multiome.obsm["X_truth"] @ effects.T + batch_effects + peaks["log_baseline"].to_numpy()
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(multiome.obsm["atac_expected"], shares, rtol=1e-4)
+
+
+def test_what_is_not_measured_in_a_batch_is_zero_and_masked(multiome):
+    mosaic = datasets.multiome(600, 60, 200, n_proteins=6, n_types=4, measured={"batch1": ["rna", "protein"]})
+    lacks = (mosaic.obs["batch"] == "batch1").to_numpy()
+    is_peak = (mosaic.var["modality"] == "atac").to_numpy()
+    assert mosaic.obsm["modality_mask"]["atac"].tolist() == (~lacks).tolist()
+    assert mosaic[lacks, is_peak].X.nnz == 0
+    for cells, features in ((~lacks, slice(None)), (slice(None), ~is_peak)):
+        assert (mosaic[cells, features].X != multiome[cells, features].X).nnz == 0
+    with pytest.raises(ValueError, match=r"measured=\{'batch9': \['rna'\]\} must name batches"):
+        datasets.multiome(600, 60, 200, measured={"batch9": ["rna"]})
+    with pytest.raises(ValueError, match="n_peaks=0 must be a whole number of at least 1"):
+        datasets.multiome(n_peaks=0)
+    with pytest.raises(ValueError, match="mean_fragments=0 must be above 0"):
+        datasets.multiome(mean_fragments=0)
+
+
 # ------------------------------------------------------------------------------------------------------------ tissue
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
+from ..data.coordinates import places_of
 from ..data.findings import counted
 from ..data.names import DataError, did_you_mean, listed
 from ..data.schema import as_text
@@ -57,7 +58,8 @@ class PlaceVerbs:
         DataFrame, one row per cell:
 
         - `x`, `y` and in 3-D `z`: in the units of the reference's coordinates
-        - `uncertainty`: root mean squared distance of the posterior from there, in the same units
+        - `uncertainty`: root mean squared distance of the posterior from there, in the same units, times the factor of
+          `mapping.spatial.calibrate` if that was called
         - `confidence`: 1 − mean normalised entropy of the regions, 0 to 1
 
         `attrs["n_bimodal"]` counts the cells whose posterior has two modes.
@@ -84,6 +86,8 @@ class PlaceVerbs:
         frames, n_bimodal = [], 0
         for log_p in log_probabilities:
             of_references = [self._located(atoms[name], log_p[name], read_out, dims) for name in names]
+            for name, frame in zip(names, of_references):
+                frame["uncertainty"] *= self.uncertainty_factors[name]
             confidence = np.stack([frame["confidence"] for frame in of_references])
             best = confidence.argmax(0)
             frame = of_references[0]
@@ -274,7 +278,7 @@ class PlaceVerbs:
         if not self.is_trained:
             self._refuse_if_untrained()
         name = self._one_reference(reference)
-        adata, part = self._reference_adata(name), self.module.references[self._reference_names.index(name)]
+        adata, part = self._reference_adata(name), self._parts[name]
         rng = np.random.default_rng([seed, 0])
         rows = np.sort(rng.permutation(adata.n_obs)[:max_cells])
         z = torch.from_numpy(np.concatenate([*self._standardized(adata)])[rows]).to(self.device)
@@ -375,10 +379,35 @@ class PlaceVerbs:
     def get_latent_representation(self, adata=None, *, reference: str | None = None) -> np.ndarray:
         """What the regions' classifiers see of each cell, float32 (cells, features)."""
         adata = self._ready(adata)
-        part = self.module.references[self._reference_names.index(self._one_reference(reference))]
+        part = self._parts[self._one_reference(reference)]
         with torch.no_grad():
             blocks = [part.features(torch.from_numpy(z).to(self.device)) for z in self._standardized(adata)]
         return torch.cat(blocks).cpu().numpy()
+
+    # How sure it is
+
+    @property
+    def uncertainty_factors(self) -> dict[str, float]:
+        """By reference, what the posterior's spread is multiplied by; 1 unless `mapping.spatial.calibrate` found it."""
+        return {name: float(part.uncertainty_factor) for name, part in self._parts.items()}
+
+    def reference_cells(self, reference: str | None = None):
+        """The AnnData of a reference, of the only one if there is one."""
+        return self._reference_adata(self._one_reference(reference))
+
+    def scale_uncertainty(self, factor: float, reference: str | None = None) -> None:
+        """Multiply the posterior's spread by so much, in place of an earlier factor; it is saved with the model.
+
+        Parameters
+        ----------
+        factor
+            Above 0.
+        reference
+            Name of the reference; needed if there are several.
+        """
+        if not 0 < factor < float("inf"):
+            raise ValueError(f"factor={factor} does not make an uncertainty. Give a number above 0.")
+        self._parts[self._one_reference(reference)].uncertainty_factor.fill_(factor)
 
     # Files, as scArches spells them
 
@@ -392,6 +421,10 @@ class PlaceVerbs:
         return cls.load(dir, adata)
 
     # What the verbs share
+
+    @property
+    def _parts(self) -> dict[str, torch.nn.Module]:
+        return dict(zip(self._reference_names, self.module.references))
 
     @property
     def _reference_names(self) -> list[str]:
@@ -422,7 +455,14 @@ class PlaceVerbs:
                 f"The cells of reference '{name}' are not at hand, since the model was loaded without them. "
                 f"Give them: model.references['{name}'] = adata."
             )
-        return self.references[name]
+        adata, part = self.references[name], self._parts[name]
+        if not np.array_equal(places_of(adata, self.config.spatial_key), part.places.cpu().numpy()):
+            raise DataError(
+                f"The cells of reference '{name}' ({adata.n_obs:,}) are not those that the model was made of "
+                f"({len(part.places):,}), or in another order, or at other places. Give the same AnnData: "
+                f"model.references['{name}'] = adata."
+            )
+        return adata
 
     def _ready(self, adata):
         """The cells to be placed; a model that is not trained is trained now."""
@@ -439,7 +479,7 @@ class PlaceVerbs:
         return adata
 
     def _atoms(self, name: str) -> Atoms:
-        part = self.module.references[self._reference_names.index(name)]
+        part = self._parts[name]
         return Atoms.of(part.regions.cpu().numpy(), part.places.cpu().numpy())
 
     def _standardized(self, adata) -> Iterator[np.ndarray]:
@@ -460,7 +500,7 @@ class PlaceVerbs:
     def _log_probabilities(self, adata, names: list[str]) -> Iterator[LogP]:
         """Log-probabilities of the regions of some cells after the other, float64."""
         self.module.eval()
-        parts = {name: self.module.references[self._reference_names.index(name)] for name in names}
+        parts = {name: self._parts[name] for name in names}
         for z in self._standardized(adata):
             for rows in _slices(len(z), QUERY_CELLS_AT_ONCE):
                 with torch.no_grad():

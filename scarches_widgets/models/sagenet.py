@@ -146,6 +146,7 @@ class PlaceClassifier(Knowing):
         self.register_buffer("weights", torch.zeros(n_genes))  # of z
         self.register_buffer("places", torch.zeros(layout.n_cells, layout.n_dims, dtype=torch.float64))
         self.register_buffer("regions", torch.zeros(layout.n_cells, n_partitions, dtype=torch.int64))
+        self.register_buffer("uncertainty_factor", torch.ones((), dtype=torch.float64))
         if self.is_graph:
             n_hidden = config.n_hidden or 8
             edges = GeneEdges(n_genes, layout.n_edges)
@@ -245,7 +246,8 @@ class SageNet(PlaceVerbs, Model):
     Attributes
     ----------
     references
-        The AnnData by name, while they are at hand.
+        The AnnData by name. Of a loaded model, those that were given: `model.references["reference"] = adata`, needed
+        for further training, for regions by a column of obs, and for `informative_genes`.
     query
         As given.
     gene_network
@@ -380,15 +382,10 @@ class SageNet(PlaceVerbs, Model):
     # Training
 
     def _training_cells(self, plan: TrainingPlan) -> TrainingCells:
-        if set(self.references) != {layout.name for layout in self.config.references}:
-            raise RuntimeError(
-                "This model was loaded without its references, so it cannot be trained further. Make a new one: "
-                "SageNet(reference)."
-            )
         selected = self.module.genes.cpu().numpy()
         z, categories, names = [], [], []
         for number, (layout, part) in enumerate(zip(self.config.references, self.module.references)):
-            adata = self.references[layout.name]
+            adata = self._reference_adata(layout.name)
             cells = self._expression(adata, layout.target_sum)
             z += cells.standardized(selected)
             regions = part.regions.cpu().numpy()

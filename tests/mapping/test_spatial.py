@@ -104,6 +104,34 @@ def test_where_the_model_is_no_better_the_neighbours_are_offered(sections):
     assert "places better than SageNet" in str(found) and "knn_locations" in str(found)
 
 
+@pytest.mark.slow
+def test_calibrated_uncertainties_hold_for_another_section_and_are_saved(tmp_path):
+    tissue = sca.datasets.tissue(900, 40, n_sections=3, n_types=4, n_regions=4, seed=1)
+    reference, query = (
+        tissue[rows].copy() for rows in (tissue.obs["section"] != "section2", tissue.obs["section"] == "section2")
+    )
+    model = sca.models.SageNet(reference, query, section_key="section", resolutions=(4, 9, 20), n_components=10)
+    model.train(**QUICK, progress=False)
+    before = model.predict_locations()
+
+    def coverage(located):
+        return (spatial.location_errors(located, query.obsm["spatial"]) <= located["uncertainty"]).mean()
+
+    found = spatial.calibrate(model, train=QUICK)
+    after = model.predict_locations()
+    assert coverage(before) > 0.75  # the model is too modest here
+    assert abs(coverage(after) - 0.63) < 0.15
+    pd.testing.assert_series_equal(after["uncertainty"], before["uncertainty"] * found.uncertainty_factor)
+    pd.testing.assert_frame_equal(after.drop(columns="uncertainty"), before.drop(columns="uncertainty"))
+    model.save(tmp_path / "model")
+    loaded = sca.models.SageNet.load(tmp_path / "model")
+    assert loaded.uncertainty_factors == model.uncertainty_factors == {"reference": found.uncertainty_factor}
+    with pytest.raises(RuntimeError, match=r"Give them: model\.references\['reference'\]"):
+        spatial.calibrate(loaded)
+    with pytest.raises(ValueError, match="factor=0 does not make an uncertainty"):
+        model.scale_uncertainty(0)
+
+
 def test_folds_that_cannot_be_are_refused(sections):
     with pytest.raises(DataError, match=r"no column 'sectoin'\. Did you mean 'section'\?"):
         spatial.held_out(sections[0], section_key="sectoin")

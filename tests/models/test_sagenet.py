@@ -85,10 +85,24 @@ def test_a_saved_model_has_everything_but_the_reference_s_obs(sections, fitted, 
     pd.testing.assert_frame_equal(again.predict_regions(query), fitted.predict_regions(query))
     with pytest.raises(RuntimeError, match=r"loaded without them. Give them: model\.references\['reference'\]"):
         again.predict_regions(query, "cell_type")
-    with pytest.raises(RuntimeError, match="cannot be trained further"):
-        again.train(**QUICK)
     with_cells = sca.models.SageNet.load(tmp_path / "model", reference)
     pd.testing.assert_frame_equal(with_cells.predict_regions(query, "region"), fitted.predict_regions(query, "region"))
+
+
+def test_a_loaded_model_is_trained_further_on_its_own_cells_and_on_no_others(sections, fitted, tmp_path):
+    reference, query = sections
+    fitted.save(tmp_path / "model")
+    again = sca.models.SageNet.load(tmp_path / "model")
+    with pytest.raises(RuntimeError, match=r"Give them: model\.references\['reference'\] = adata"):
+        again.train(**QUICK)
+    for others in (reference[:-1].copy(), reference[::-1].copy()):
+        again.references["reference"] = others
+        with pytest.raises(DataError, match="are not those that the model was made of"):
+            again.train(**QUICK)
+    again.references["reference"] = reference
+    again.train(**QUICK)
+    first = [model.history["train_kmeans_4"].iloc[0] for model in (fitted, again)]
+    assert first[1] < 0.7 * first[0] and len(again.predict_locations(query)) == query.n_obs
 
 
 def test_a_model_that_is_not_trained_trains_itself_and_says_so(sections, monkeypatch):

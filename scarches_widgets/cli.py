@@ -23,6 +23,7 @@ LISTED = (
 HERE = Path(__file__).parent
 TOURS = [folder / "notebooks" / "00_tour.ipynb" for folder in (HERE, HERE.parent)]  # in a wheel, in a checkout
 DEMO = {"n_obs": 4000, "n_vars": 600, "n_batches": 4, "n_types": 8}
+TISSUE_DEMO = {"n_obs": 2000, "n_vars": 80, "n_sections": 2}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +49,8 @@ def demo(options: argparse.Namespace) -> None:
     from .mapping.jobs import MapJob, run_map_job
 
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.model == "SageNet":
+        return _demo_in_tissue(options)
     model = getattr(models, options.model, None)
     simulated = datasets.cite_seq if hasattr(model, "obsm_keys") else datasets.atlas
     if hasattr(model, "var_keys"):
@@ -74,6 +77,51 @@ def demo(options: argparse.Namespace) -> None:
     _say(options, "Simulated", {"cells": atlas.n_obs, "genes": atlas.n_vars, "query": job.query_batches})
     mapped = run_map_job(job, _teller(options), progress=not options.json)
     _show_result(options, mapped, options.out)
+
+
+def _demo_in_tissue(options: argparse.Namespace) -> None:
+    """Place the cells of one section in another one, beside nearest neighbours."""
+    import numpy as np
+    import pandas as pd
+
+    from . import datasets
+    from .mapping import spatial
+    from .models import SageNet
+    from .widgets import SpatialMapper
+
+    tissue = datasets.tissue(**TISSUE_DEMO, seed=options.seed)
+    tissue.write_h5ad(options.out / "simulated_tissue.h5ad", compression="gzip")
+    section = tissue.obs["section"].cat.categories[-1]
+    is_query = tissue.obs["section"] == section
+    reference, query = tissue[~is_query].copy(), tissue[is_query].copy()
+    truth = query.obsm.pop("spatial")
+    _say(options, "Simulated", {"cells": tissue.n_obs, "genes": tissue.n_vars, "query": [section]})
+    model = SageNet(reference, query, seed=options.seed)
+    model.train(seed=options.seed, progress=not options.json)
+    model.save(options.out / "model", overwrite=True)
+    placed = {"SageNet": model.predict_locations()}
+    for method, features in spatial.BASELINES.items():
+        placed[method] = spatial.knn_locations(reference, query, features=features)
+    scores = {
+        method: {
+            "distance_correlation": spatial.distance_correlation(places, truth),
+            "median_error": float(np.median(spatial.location_errors(places, truth))),
+        }
+        for method, places in placed.items()
+    }
+    table = pd.DataFrame(scores).T.rename_axis("method")
+    table.to_csv(options.out / "scores.csv")
+    placed["SageNet"].rename_axis("cell").to_csv(options.out / "places.csv")
+    mapper = SpatialMapper(reference, query, model, region_key="region", n_folds=0)
+    mapper.map()
+    if mapper.wait() == "failed":
+        raise RuntimeError(mapper.error["what"])
+    mapper.export_html(options.out / "report.html")
+    if options.json:
+        _say(options, "Placed", scores)
+        return
+    print("\n" + table.round(3).rename(columns=lambda name: name.replace("_", " ")).to_string() + "\n")
+    print(f"Report: {options.out / 'report.html'}")
 
 
 def _gene_sets_for(model: str, atlas, folder: Path) -> dict[str, Any]:

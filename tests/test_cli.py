@@ -191,6 +191,17 @@ def test_the_demo_runs_with_the_model_of_choice(model, tmp_path, monkeypatch):
         assert "Hypoxia" in query.terms
 
 
+@pytest.mark.slow
+def test_the_demo_places_a_section_in_another_one_better_than_neighbours(tmp_path, monkeypatch):
+    monkeypatch.setattr("scarches_widgets.cli.TISSUE_DEMO", {"n_obs": 1000, "n_vars": 80, "n_sections": 2})
+    assert run("demo", "--model", "SageNet", "--out", tmp_path) == 0
+    scores = pd.read_csv(tmp_path / "scores.csv", index_col="method")["distance_correlation"]
+    assert scores["SageNet"] > scores.drop("SageNet").max() + 0.05
+    assert len(pd.read_csv(tmp_path / "places.csv", index_col="cell")) == 500
+    assert "placed by SageNet" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert sca.models.SageNet.load(tmp_path / "model").is_trained
+
+
 def test_the_demo_names_the_models_there_are(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("scarches_widgets.cli.DEMO", SMALL_DEMO)
     assert run("demo", "--model", "EXPIMAB", "--out", tmp_path) == 2

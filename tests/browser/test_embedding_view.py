@@ -98,6 +98,7 @@ def test_a_lasso_in_one_view_selects_in_the_other_and_in_python(notebook):
     assert drawn(nb) == [100, 100]
 
 
+@pytest.mark.slow
 def test_boxes_replace_add_and_take_away_and_so_do_keys_during_a_drag(notebook):
     nb = notebook([ADATA, UMAP])
     nb.run_all()
@@ -159,6 +160,7 @@ def test_groups_and_ranges_are_selected_by_the_keyboard_alone(notebook):
     assert "14.5" in view.locator(".scaw-table").text_content(), "the median of the selected"
 
 
+@pytest.mark.slow
 def test_a_recolour_sends_the_codes_and_not_the_positions(notebook):
     nb = notebook([ADATA, UMAP, PCA])
     nb.run_all()
@@ -202,6 +204,7 @@ def test_a_reload_and_a_second_view_show_the_same(notebook):
     )
 
 
+@pytest.mark.slow
 def test_hostile_names_are_only_text(notebook):
     evil = "<img src=x onerror='window.hacked = 1'> @value{0} $index"
     nb = notebook(
@@ -270,6 +273,7 @@ def test_in_a_narrow_panel_and_at_200_percent_nothing_is_cut_off(notebook):
     wait_for_selected(nb, 100)
 
 
+@pytest.mark.slow
 def test_without_a_kernel_the_picture_stays_and_cells_can_still_be_looked_at(notebook):
     nb = notebook([ADATA, UMAP])
     nb.run_all()

@@ -19,6 +19,7 @@ COUNT = (
 )
 
 
+@pytest.mark.slow
 def test_a_view_works_by_mouse_and_keys_in_both_themes_twice_at_200_percent_and_after_a_reload(notebook):
     nb = notebook([TOY])
     nb.run_all()
@@ -66,6 +67,7 @@ def test_a_view_works_by_mouse_and_keys_in_both_themes_twice_at_200_percent_and_
     assert nb.execute("print(toy.count)") == "3\n"
 
 
+@pytest.mark.slow
 def test_a_view_says_that_its_kernel_is_gone_and_only_then(notebook):
     nb = notebook([TOY, "import time\nfor _ in range(600): time.sleep(0.1)"])
 

@@ -103,6 +103,7 @@ def test_the_chart_is_read_by_keyboard_as_a_cursor_and_as_a_table(notebook):
     assert nb.axe() == []
 
 
+@pytest.mark.slow
 def test_a_foreground_run_is_live_says_what_stops_it_and_one_interrupt_keeps_the_model(notebook):
     nb = notebook(
         [

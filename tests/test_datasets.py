@@ -352,3 +352,40 @@ def test_the_same_seed_with_more_cells_is_the_same_tissue():
 def test_a_tissue_s_argument_out_of_range_is_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         datasets.tissue(**arguments)
+
+
+# --------------------------------------------------------------------------------------------------------- receptors
+
+
+def test_receptors_carry_the_motifs_of_their_pair_and_cells_the_response_of_their_genes():
+    cells = datasets.receptors(400, 60)
+    motifs = cells.uns["truth"]["motifs"]
+    for column, chain in (("TRA_cdr3", "alpha"), ("TRB_cdr3", "beta")):
+        assert all(motif in text for motif, text in zip(motifs[chain].loc[cells.obs["pair"]], cells.obs[column]))
+    number = cells.obs["epitope"].cat.codes
+    assert (number // 2 == cells.obs["pair"].cat.codes).all() and (number % 2 == cells.obs["response"].cat.codes).all()
+    np.testing.assert_array_equal(cells.obsm["X_truth"].argmax(1), number % 2)
+
+
+def test_cells_of_a_clonotype_share_receptor_epitope_and_donor():
+    cells = datasets.receptors(400, 60)
+    shared = cells.obs.groupby("clonotype", observed=True)[["TRA_cdr3", "TRB_cdr3", "epitope", "batch"]].nunique()
+    assert (shared == 1).all().all() and 50 < len(shared) < 200
+
+
+def test_without_motifs_receptors_are_drawn_by_chance():
+    cells = datasets.receptors(400, 60, motif_strength=0.0)
+    assert not cells.obs["has_motif"].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_epitopes": 5}, "n_epitopes=5 must be even"),
+        ({"n_obs": 3}, "n_obs=3"),
+        ({"motif_strength": 2}, "motif_strength=2"),
+    ],
+)
+def test_an_argument_of_receptors_out_of_range_is_refused_by_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.receptors(**arguments)

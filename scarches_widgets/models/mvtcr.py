@@ -40,7 +40,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -69,7 +69,7 @@ from ..nn.sequences import ENCODERS, TransformerDecoder
 from ..training.adam import Adam
 from ..training.groups import GroupedCells, connected_groups
 from ..training.options import respelled
-from ..training.plan import EarlyStopping, NotNegative, TrainingPlan
+from ..training.plan import EarlyStopping, NotNegative, Pace, TrainingPlan
 from ..training.run import TrainingRun
 from .base import LEAST_OVERLAP, NOTE, Model, Widths, _announce
 
@@ -84,7 +84,6 @@ DECODED_FROM = {  # RNA, receptor
 SLOPES = {"leakyrelu": 0.2, "relu": 0.0, "linear": 1.0}  # below zero
 COUNTS_PER_CELL = 1e4  # to which expression is normalised
 PUBLISHED_EPOCHS, PUBLISHED_RATE, PUBLISHED_BATCH_SIZE, KL_WARM_UP = 200, 3e-4, 512, 0.3
-AUTO_RATE = 1e-3
 Size = Annotated[int, Field(ge=1, le=8192)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Activation = Literal["leakyrelu", "relu", "linear"]
@@ -129,8 +128,10 @@ class MvTCRPlan(TrainingPlan):
     kl_weight: NotNegative = 1e-6  # likewise, after the warm-up
     classification_weight: NotNegative = 0.1  # likewise
 
+    pace: ClassVar[Pace] = Pace(steps=300, lr=1e-3)
+
     def resolved(self, n_train: int, n_validation: int = 0, of_query: bool = False) -> TrainingPlan:
-        meant: dict[str, Any] = {"lr": self.lr or AUTO_RATE}
+        meant = {}
         if self.schedule == "published":
             meant = {"lr": self.lr or PUBLISHED_RATE, "max_epochs": self.max_epochs or PUBLISHED_EPOCHS}
         return TrainingPlan.resolved(replace(self, **meant), n_train, n_validation, of_query)
@@ -351,7 +352,7 @@ class mvTCR(Model):
 
     @property
     def expects(self) -> str:
-        return "counts" if self.config.normalize else "normalized"
+        return {True: "counts", False: "normalized", None: "any"}[self.config.normalize]
 
     def _schema_of(self, adata, keys: Mapping[str, Any]) -> DataSchema:
         for name in self.config.metadata:

@@ -177,6 +177,20 @@ def test_a_table_of_proteins_is_offered_looked_at_and_in_the_code():
     assert "2 tables in obsm hold counts" in texts(looked(panel), "protein_key")
 
 
+def test_receptors_are_looked_at_and_a_model_of_them_trained():
+    cells = sca.datasets.receptors(120, 40, n_epitopes=4)
+    options = {"n_hidden": 8, "n_latent": 4, "n_embedding": 8, "n_heads": 2}
+    panel = looked(TrainingPanel(cells, "mvTCR", batch_key="batch", max_epochs=1, **options))
+    n = cells.obs["clonotype"].nunique()
+    said = texts(panel, "")
+    assert f"obs['TRA_cdr3'] and obs['TRB_cdr3'] hold {n} distinct receptors." in said
+    panel.train().wait()
+    assert panel.model.get_latent_representation().shape == (120, 4)
+    cells.obs["TRA_cdr3"] = ["", *cells.obs["TRA_cdr3"][1:]]
+    panel = looked(TrainingPanel(cells, "mvTCR", batch_key="batch"))
+    assert panel.status == "invalid" and "is empty in 1 of 120 cells" in texts(panel, "")
+
+
 def test_of_a_mudata_or_one_matrix_the_panel_names_the_modalities_and_trains_a_multivae():
     cells = sca.datasets.multiome(120, 40, 30, 2, 4)
     panel = looked(TrainingPanel(cells, "MultiVAE", batch_key="batch", max_epochs=2, **TINY))

@@ -30,7 +30,13 @@ Differs from multigrate 1.0:
   it is trained: the reference stays to the bit, whatever the weight decay.
 
 Training by "published" is its 200 epochs at a rate of 5e-4, with the KL's weight rising over a third of them, and a
-stop after 10 without gain (weight decay is Adam's, not AdamW's); "auto" is one cycle (see `training.plan`).
+stop after 10 without gain (weight decay is Adam's, not AdamW's); "auto" is one cycle of 410 steps (see
+`training.plan`).
+
+On 1,960 cells of SNARE-seq and a query of 691 (`tests/benchmarks/bench_multiome.py`; one seed, 60 epochs, 52 CPU
+seconds, before surgery) 15 neighbours gave accuracy 0.68 by chromatin alone (LSI: 0.47), 0.87 by RNA alone (PCA: 0.89)
+and 0.86 by both. The decoder of 12,000 peaks explains held-out cells worse than their mean does (578 nats and 522): it
+overfits, and chromatin adds noise to what RNA tells.
 """
 
 from __future__ import annotations
@@ -73,7 +79,7 @@ from ..nn.proteins import Measured
 from ..nn.softmax_counts import Seen, log_softmax_negative_binomial, seen_in
 from ..training.adam import Adam
 from ..training.options import respelled
-from ..training.plan import EarlyStopping, NotNegative, TrainingPlan
+from ..training.plan import EarlyStopping, NotNegative, Pace, TrainingPlan
 from .base import LEAST_OVERLAP, NOTE, Model, _announce, _noted_keys
 from .expression import Batches, _in_batch
 
@@ -121,6 +127,8 @@ class MultiVAEPlan(TrainingPlan):
     kl_warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # None: 90 % of the steps; a third as published
     early_stopping: bool | None = None  # None: no for auto, yes as published
     early_stopping_kwargs: EarlyStopping = EarlyStopping(patience=10)
+
+    pace: ClassVar[Pace] = Pace(steps=410)
 
     def resolved(self, n_train: int, n_validation: int = 0, of_query: bool = False) -> TrainingPlan:
         published, meant = self.schedule == "published", {}

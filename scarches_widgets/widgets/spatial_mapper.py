@@ -258,7 +258,7 @@ class SpatialMapper(Panel, TissuePicture):
             with self._lock:
                 self.placed = placed
                 self.results = summed_up(placed, n_bimodal)
-                self._take_latents()
+                self._planes_of.pop("sagenet", None)
                 self._show_placed()
             if options["method"] == "SageNet" and options["n_folds"] and self.held_out is None:
                 self._test(options)
@@ -282,11 +282,12 @@ class SpatialMapper(Panel, TissuePicture):
         placed = placed_by_model(self.model, self.reference, self.query, key)
         return placed, placed.locations.attrs["n_bimodal"]
 
-    def _take_latents(self) -> None:
-        if self.placed.method == "SageNet":
-            name = name_of(self.model, self.reference)
-            self._latents = self.model.get_latent_representation(self.query, reference=name)
-            self._planes_of.pop("sagenet", None)
+    @property
+    def _has_latents(self) -> bool:
+        return self.model is not None and self.model.is_trained
+
+    def _latents(self) -> np.ndarray:
+        return self.model.get_latent_representation(self.adata, reference=name_of(self.model, self.reference))
 
     def _train(self, options: dict[str, Any]) -> None:
         """A trained model, a new one if it would be another."""

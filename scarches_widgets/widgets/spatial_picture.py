@@ -72,7 +72,6 @@ class TissuePicture(CellView):
         self._tissue_of: Any = ()
         self._results: AnnData | None = None
         self._paint: str | None = None
-        self._latents: np.ndarray | None = None
         self._planes_of: dict[str, np.ndarray] = {}
         self._has_query = adata is not reference
         self.layers = Layers(self._first_layers(region_key))
@@ -288,6 +287,8 @@ class TissuePicture(CellView):
             self.layers["cells"].opacity = BEHIND
         self._choose_color(self.paints[0])
         self._list_bases()
+        if self.basis == "sagenet":
+            self._show_basis({})  # of the new model
         self._draw_tissue()
 
     # The same cells by their expression
@@ -299,12 +300,22 @@ class TissuePicture(CellView):
 
     def _known_basis(self, basis: str) -> str:
         self._list_bases()
+        if basis == "sagenet" and not self._has_latents:
+            raise DataError("There is no trained SageNet yet, so there are no latents. Map first, or give a model.")
         return basis if basis in BASES else find_basis(self.adata, basis)
+
+    @property
+    def _has_latents(self) -> bool:
+        return False
+
+    def _latents(self) -> np.ndarray:
+        """What a model says of the cells, (cells, latents)."""
+        raise NotImplementedError
 
     def _list_bases(self) -> None:
         wide = [key for key, values in self.adata.obsm.items() if len(values.shape) == 2 and values.shape[1] > 1]
         words = [[key, IN_WORDS.get(key.removeprefix("X_"), key.removeprefix("X_"))] for key in wide]
-        own = [name for name in BASES if name == "expression" or self._latents is not None]
+        own = [name for name in BASES if name == "expression" or self._has_latents]
         self.bases = [*words, *([name, BASES[name]] for name in own)]
 
     @traitlets.observe("basis")
@@ -321,7 +332,7 @@ class TissuePicture(CellView):
         if self.basis not in BASES:
             return positions_in(self.adata, self.basis)
         if self.basis not in self._planes_of:
-            plane = expression_plane(self.adata) if self.basis == "expression" else latent_plane(self._latents)
+            plane = expression_plane(self.adata) if self.basis == "expression" else latent_plane(self._latents())
             self._planes_of[self.basis] = plane
         return self._planes_of[self.basis]
 

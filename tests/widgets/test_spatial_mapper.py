@@ -191,6 +191,10 @@ def test_a_query_is_placed_and_coloured_by_its_regions_in_the_references_colours
     assert mapper.coloring["kind"] == "numbers"
     click(mapper, "sight", basis="sagenet")
     assert mapper.basis == "sagenet" and np.isfinite(floats(mapper.positions)).all()
+    again = SpatialMapper(reference, query, mapper.model, basis="sagenet")
+    assert again.positions == mapper.positions
+    with pytest.raises(DataError, match="no trained SageNet"):
+        SpatialMapper(reference, query, basis="sagenet", **QUICK)
 
 
 def test_the_threshold_says_which_cells_are_assigned_and_write_names_the_others_unknown(mapped, query):

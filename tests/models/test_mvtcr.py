@@ -329,7 +329,7 @@ def test_planted_epitopes_are_told_by_both_modalities_together_and_by_neither_al
 
     from scarches_widgets.data.receptors import split_clonotypes
 
-    cells = sca.datasets.receptors(1000, 100)
+    cells = sca.datasets.receptors(1000, 100, response_strength=2.0)
     train, test = (cells[rows].copy() for rows in split_clonotypes(cells.obs["clonotype"], 0.25))
     model = mvTCR(train, batch_key="batch", **(TINY | {"n_latent": 10, "n_hidden": 32, "n_embedding": 16}))
     model.train(max_epochs=30, lr=3e-3, tcr_weight=1.0, progress=False)

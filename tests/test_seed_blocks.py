@@ -142,7 +142,7 @@ gp_activities = expimap_model.get_gene_program_scores(query_data)
 """,
 }
 ARCHITECTURE = {  # mvtcr's, with every key that it knows, and small
-    "batch_size": 64,
+    "batch_size": 512,
     "learning_rate": 1e-3,
     "loss_weights": [1.0, 0.1, 1e-6],
     "joint": {

@@ -54,9 +54,7 @@ class Minibatch:
     def to(self, device: torch.device | str) -> Minibatch:
         """The same cells on another device."""
         moved = {
-            name: value.to(device)
-            for name in (*CELL_BY_CELL, "labelled")
-            if (value := getattr(self, name)) is not None
+            name: value.to(device) for name in (*CELL_BY_CELL, "labelled") if (value := getattr(self, name)) is not None
         }
         categories = {variable: codes.to(device) for variable, codes in self.categories.items()}
         seen = None if self.seen is None else tuple(part.to(device) for part in self.seen)
@@ -67,11 +65,7 @@ class Minibatch:
 
     def only(self, i: int) -> Minibatch:
         """The i-th cell alone, with no others beside."""
-        one = {
-            name: value[i : i + 1]
-            for name in CELL_BY_CELL
-            if (value := getattr(self, name)) is not None
-        }
+        one = {name: value[i : i + 1] for name in CELL_BY_CELL if (value := getattr(self, name)) is not None}
         categories = {variable: codes[i : i + 1] for variable, codes in self.categories.items()}
         return replace(self, categories=categories, rows=self.rows[i : i + 1], labelled=None, seen=None, **one)
 

@@ -90,6 +90,8 @@ class SCANVIPlan(TrainingPlan):
     classification_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 50.0
     n_samples_per_label: Annotated[int, Field(ge=1)] | None = None  # labelled cells of each label per epoch; None: all
 
+    pace: ClassVar[Pace] = Pace(steps=700)  # with more, labels are learned by heart where cells are few
+
     def loss_weights(self, epoch: int) -> dict[str, float]:
         return {"classification_weight": self.classification_weight}
 

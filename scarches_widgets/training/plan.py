@@ -10,9 +10,10 @@ Two schedules:
     then a cosine down to zero. The number of epochs follows the number of steps, not of cells. How many steps, how
     high a rate, and in which share of the steps the KL term warms up, is a `Pace`. scVI's and scANVI's default networks
     take `BRISK`, whose validation ELBO is no worse than the published schedule's in a tenth of its time (see
-    `tests/benchmarks/bench_training.py`). All others take `STEADY`, or a pace that their model names: networks that are to be adapted to queries map an
-    unseen batch less well if hurried (accuracy in `demo` 0.86 instead of 0.96, mean of three seeds), and deep ones with
-    layer normalisation, if the KL term is at its full weight early, give up latent dimensions and merge cell types.
+    `tests/benchmarks/bench_training.py`). All others take `STEADY`, or a pace that their model names: networks that
+    are to be adapted to queries map an unseen batch less well if hurried (accuracy in `demo` 0.86 instead of 0.96, mean
+    of three seeds), and deep ones with layer normalisation, if the KL term is at its full weight early, give up latent
+    dimensions and merge cell types.
 """
 
 from __future__ import annotations

@@ -394,8 +394,8 @@ def _faults(adata: AnnData, key: str | None, layer: str | None) -> Sequence[Find
         if len(hidden):
             found.append(
                 warning("masked-values", where, **some(hidden))(
-                    f"{len(hidden):,} cells have values of '{name}' and obsm['{MASK_KEY}'] says that they were not "
-                    f"measured ({listed(hidden)}).",
+                    f"{counted(len(hidden), 'cell')} ({listed(hidden)}) with values of '{name}', which by "
+                    f"obsm['{MASK_KEY}'] was not measured there.",
                     "These values are not read.",
                 )
             )

@@ -157,13 +157,16 @@ def test_a_modality_that_no_cell_has_and_zeros_that_may_be_no_measurement_are_re
     assert len(check_modalities(adata, None, None)) == 0
     adata.obsm["modality_mask"]["atac"] = [True, True, False, True]
     (finding,) = check_modalities(adata, None, None)
-    assert finding.level == "warning" and "1 cells have values of 'atac'" in str(finding) and "c2" in str(finding)
+    assert (finding.level, finding.code) == ("warning", "masked-values")
+    assert "1 cell (c2) with values of 'atac'" in str(finding)
     adata.X = adata.X.toarray()
     adata.X[:2, 3:] = 0
     adata.obsm["modality_mask"]["atac"] = True
     (finding,) = check_modalities(adata, None, None)
-    assert finding.level == "warning" and "2 of 4 cells have nothing but zeros of 'atac' (c0, c1)" in str(finding)
+    assert (finding.level, finding.code) == ("warning", "empty-modality")
+    assert "2 of 4 cells have nothing but zeros of 'atac' (c0, c1)" in str(finding)
     adata.X[:, 3:] = 0
+    assert [finding.code for finding in check_modalities(adata, None, None)] == ["missing-modality"]
     with pytest.raises(DataError, match="No cell has a value other than zero of 'atac'"):
         check_modalities(adata, None, None).raise_errors()
     adata.obsm["modality_mask"]["atac"] = False

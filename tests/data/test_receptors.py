@@ -111,14 +111,17 @@ def test_letters_that_are_no_amino_acids_are_named_with_their_cells():
 
 def test_empty_chains_are_counted_and_the_way_to_keep_the_others_is_told():
     (finding,) = said(["CAF", "", "CAF"], ["CF", "CF", "CF"])
+    assert (finding.level, finding.code) == ("error", "empty-chains")
     assert "obs['TRA_cdr3'] is empty in 1 of 3 cells (cell1)" in str(finding)
     assert "Keep the 2 cells with both: adata[mvTCR.has_receptor(adata)].copy()" in str(finding)
     (finding,) = said(["CAF", "CAF"], ["", ""])
     assert str(finding).startswith("No cell has a sequence of the beta chain in obs['TRB_cdr3'].")
+    assert (finding.level, finding.code) == ("error", "no-receptors")
 
 
 def test_sequences_that_are_too_long_are_named_with_their_cells():
     (finding,) = said(["CAF", "C" * 31], ["CF", "CF"])
+    assert (finding.level, finding.code) == ("error", "long-receptors")
     assert "1 sequence longer than 30 residues (the longest has 31; cell1)" in str(finding)
     assert "max_tcr_length=31" in str(finding)
 

@@ -25,11 +25,18 @@ def pytest_collection_modifyitems(config, items):
             deselected += [item for item in items if item.get_closest_marker(marker) and item not in deselected]
     if not REAL_DATA.is_dir():
         missing = [item for item in items if item.get_closest_marker("realdata") and item not in deselected]
-        config.left_out = [item.nodeid for item in missing]
+        left_out = [item.nodeid for item in missing]
+        if hasattr(config, "workeroutput"):  # of a worker of pytest-xdist, which hands it to the process that reports
+            config.workeroutput["left_out"] = left_out
+        config.left_out = left_out
         deselected += missing
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in deselected]
+
+
+def pytest_testnodedown(node):
+    node.config.left_out = getattr(node, "workeroutput", {}).get("left_out", [])
 
 
 def pytest_terminal_summary(terminalreporter, config):

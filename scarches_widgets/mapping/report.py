@@ -188,13 +188,14 @@ def _draw_curves(reference: Model, query: Model) -> str:
 
 def _draw_embedding(mapped: Mapped) -> str:
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     chosen = _drawn(mapped)
     obs = mapped.cells.obs.iloc[chosen]
     z = mapped.cells.obsm["X_mapped"][chosen]
-    position = (
-        TSNE(perplexity=min(30, (len(z) - 1) / 3), random_state=0, init="pca").fit_transform(z) if len(z) > 3 else z
-    )
+    tsne = TSNE(perplexity=min(30, (len(z) - 1) / 3), random_state=0, init="pca")
+    with threadpool_limits(1, "openmp"):  # several threads wait for one another, for minutes where CPUs are shared
+        position = tsne.fit_transform(z) if len(z) > 3 else z
     panels = [("reference and query", "role"), ("batch", "batch")]
     panels += [("given label", "label"), ("transferred label", "predicted")] if mapped.scores is not None else []
     drawn, axes = figure((10, 5 * ((len(panels) + 1) // 2)), len(panels), columns=2, dpi=DPI)

@@ -16,6 +16,7 @@ import scarches_widgets as sca
 from scarches_widgets.data.names import DataError
 from scarches_widgets.models.base import Model
 from scarches_widgets.models.scvi import SCVIConfig, SCVIModule
+from scarches_widgets.training.plan import BRISK
 
 SCVI = sca.models.SCVI
 HARSH = {**QUICK, "max_epochs": 4, "weight_decay": 1e-2}  # a decay that moves whatever is not safe from it
@@ -381,3 +382,15 @@ def test_a_query_with_faulty_values_is_refused_before_anything_is_done(trained, 
 def test_the_reference_s_own_cells_as_query_are_announced(trained):
     with pytest.warns(UserWarning, match="the reference's own AnnData"):
         SCVI.load_query_data(trained.adata, trained)
+
+
+@pytest.mark.parametrize("model", ["SCVI", "SCANVI"])
+def test_a_network_that_queries_are_to_be_mapped_onto_is_trained_in_more_steps(model):
+    kind = getattr(sca.models, model)
+
+    def pace(**options):
+        return kind.plan_class_for(kind.config_class(**options)).pace
+
+    assert pace() == BRISK
+    for options in ({"encode_covariates": True}, {"n_layers": 2}, {"use_layer_norm": "both"}):
+        assert pace(**options).steps > BRISK.steps and pace(**options).lr < BRISK.lr

@@ -168,7 +168,7 @@ def test_what_a_cell_lacks_is_neither_encoded_nor_explained_whatever_stands_ther
     X = changed.X.toarray()
     X[np.ix_(~mask, is_peak)] = 7
     changed.X = X
-    with pytest.warns(UserWarning, match="values of 'atac' and obsm"):
+    with pytest.warns(UserWarning, match="with values of 'atac', which by obsm"):
         again = trained(changed)
     assert fingerprint(again) == fingerprint(fitted)
     np.testing.assert_array_equal(again.get_latent_representation(), fitted.get_latent_representation())

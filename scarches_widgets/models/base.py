@@ -23,6 +23,7 @@ from ..data.minibatches import Cells, Minibatch
 from ..data.names import DataError, did_you_mean, listed
 from ..data.schema import DataSchema
 from ..data.validate import validate
+from ..nn.divergences import Normal
 from ..nn.layers import initialize
 from ..nn.noise import Noise, generator_of
 from ..training.autosave import Autosave
@@ -330,8 +331,21 @@ class Model:
             If `adata` has batches that the model has not seen, or too few of its genes.
         """
 
+        return self._latents(adata, self.module.encode, give_mean, return_dist, seed, batch_size)
+
+    def _latents(
+        self,
+        adata,
+        posterior_of: Callable[[Minibatch], Normal],
+        give_mean: bool,
+        return_dist: bool,
+        seed: int,
+        batch_size: int,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """What `get_latent_representation` returns, of the posterior that one of a model's encoders gives."""
+
         def wanted(cells: Minibatch) -> Tensor:
-            posterior = self.module.encode(cells)
+            posterior = posterior_of(cells)
             return torch.cat(posterior, dim=1) if return_dist else posterior.rsample(cells.noise)  # no noise: the mean
 
         several = adata if isinstance(adata, list | tuple) else [adata]

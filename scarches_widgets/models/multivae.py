@@ -538,18 +538,15 @@ class MultiVAE(Model):
         DataError
             If cells lack that modality.
         """
+        options = {"give_mean": give_mean, "return_dist": return_dist, "seed": seed, "batch_size": batch_size}
         if not isinstance(modality, str):
-            options = {"give_mean": give_mean, "return_dist": return_dist, "seed": seed, "batch_size": batch_size}
             return tuple(self.get_latent_representation(adata, modality=one, **options) for one in modality)
         only = None if modality == "joint" else self._modality(modality, ["joint", *self.module.names])
 
-        def wanted(cells: Minibatch) -> Tensor:
-            posterior = self.module.encode(cells if only is None else _with_one(cells, only, modality))
-            return torch.cat(posterior, dim=1) if return_dist else posterior.rsample(cells.noise)
+        def posterior(cells: Minibatch) -> Normal:
+            return self.module.encode(cells if only is None else _with_one(cells, only, modality))
 
-        several = adata if isinstance(adata, list | tuple) else [adata]
-        z = np.concatenate([self._per_cell(one, wanted, batch_size, None if give_mean else seed) for one in several])
-        return tuple(np.split(z, 2, axis=1)) if return_dist else z
+        return self._latents(adata, posterior, **options)
 
     def get_normalized_expression(
         self,

@@ -480,8 +480,8 @@ class mvTCR(Model):
         ValueError
             If there is no such modality.
         """
+        options = {"give_mean": give_mean, "return_dist": return_dist, "seed": seed, "batch_size": batch_size}
         if not isinstance(modality, str):
-            options = {"give_mean": give_mean, "return_dist": return_dist, "seed": seed, "batch_size": batch_size}
             return tuple(self.get_latent_representation(adata, modality=one, **options) for one in modality)
         if modality not in MODALITIES:
             near = did_you_mean(modality, MODALITIES)
@@ -492,13 +492,10 @@ class mvTCR(Model):
                 "sees both. Use 'moe' or 'poe'."
             )
 
-        def wanted(cells: Minibatch) -> Tensor:
-            posterior = self.module.posteriors(cells, modality)[modality]
-            return torch.cat(posterior, dim=1) if return_dist else posterior.rsample(cells.noise)
+        def posterior(cells: Minibatch) -> Normal:
+            return self.module.posteriors(cells, modality)[modality]
 
-        several = adata if isinstance(adata, list | tuple) else [adata]
-        z = np.concatenate([self._per_cell(one, wanted, batch_size, None if give_mean else seed) for one in several])
-        return tuple(np.split(z, 2, axis=1)) if return_dist else z
+        return self._latents(adata, posterior, **options)
 
     def get_latent(self, adata=None, metadata: Sequence[str] | None = None):
         """The joint latent as an AnnData, as mvtcr gives it.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.minibatches import Cells, Minibatch
 from ..data.names import DataError, did_you_mean, listed
+from ..nn.divergences import Normal
 from ..nn.proteins import ProteinRates
 from .differential import DRAWS_AT_ONCE, Comparison, Draws, Pair, change, comparisons, found_at, vanilla
 from .expression import Batches, _in_batch
@@ -58,21 +59,18 @@ class ProteinVerbs:
         ValueError
             If there is no such modality.
         """
+        options = {"give_mean": give_mean, "return_dist": return_dist, "seed": seed, "batch_size": batch_size}
         if not isinstance(modality, str):
-            options = {"give_mean": give_mean, "return_dist": return_dist, "seed": seed, "batch_size": batch_size}
             return tuple(self.get_latent_representation(adata, modality=one, **options) for one in modality)
         if modality not in MODALITIES:
             raise ValueError(
                 f"modality='{modality}' is none of {listed(MODALITIES)}.{did_you_mean(modality, MODALITIES)}"
             )
 
-        def wanted(cells: Minibatch) -> Tensor:
-            posterior = self.module.encode(only(cells, modality))
-            return torch.cat(posterior, dim=1) if return_dist else posterior.rsample(cells.noise)
+        def posterior(cells: Minibatch) -> Normal:
+            return self.module.encode(only(cells, modality))
 
-        several = adata if isinstance(adata, list | tuple) else [adata]
-        z = np.concatenate([self._per_cell(one, wanted, batch_size, None if give_mean else seed) for one in several])
-        return tuple(np.split(z, 2, axis=1)) if return_dist else z
+        return self._latents(adata, posterior, **options)
 
     def get_normalized_expression(
         self,

@@ -1,27 +1,8 @@
 import { element, follow, formatNumber } from "./js/common.js";
 import { barsOf, percent } from "./js/bars.js";
-import { actionButton } from "./js/actions.js";
+import { steering } from "./js/actions.js";
 import { genesOf, plural } from "./js/genes.js";
 import { panelOf } from "./js/panel.js";
-
-function steer(send, signal) {
-  let paused = false;
-  const pause = actionButton("Pause", () => send({ op: paused ? "resume" : "pause" }), signal);
-  const finish = actionButton("Finish early", () => send({ op: "finish" }), signal, { title: "End the training after this epoch, then label the cells" });
-  const stop = actionButton("Stop", () => send({ op: "stop" }), signal, { title: "End now; nothing is written" });
-  return {
-    nodes: [pause.node, finish.node, stop.node],
-    show(status, progress) {
-      const active = ["running", "pausing", "paused"].includes(status);
-      const training = active && Boolean(progress.max_epochs) && !progress.stage;
-      paused = status === "paused" || status === "pausing";
-      pause.node.textContent = paused ? "Resume" : "Pause";
-      pause.enable(training);
-      finish.enable(training);
-      stop.enable(active || status === "stopping");
-    },
-  };
-}
 
 function levelsOf({ name, new: fresh, n_new: n, known }) {
   const more = n > fresh.length ? ", …" : "";
@@ -81,7 +62,11 @@ function render({ model, el }) {
   const result = (status) => (status === "done" ? "Mapped. In Python the adapted model is this panel's .model."
     : "Stopped; nothing was written to the query.");
   return panelOf({ model, el }, {
-    name: "Mapping panel", title: "Map a query", steer, result,
+    name: "Mapping panel", title: "Map a query", result,
+    steer: steering({
+      finish: "End the training after this epoch, then label the cells",
+      stop: "End now; nothing is written",
+    }),
     start: { label: "Map", again: "Map again", op: "map" },
     before: [(signal) => overviewOf(model, signal)], after: [(signal) => resultsOf(model, signal)],
   });

@@ -1,4 +1,4 @@
-import { actionButton } from "./js/actions.js";
+import { steering } from "./js/actions.js";
 import { barsOf, CONFIDENCE, percent } from "./js/bars.js";
 import { button, element, follow, formatNumber, listen } from "./js/common.js";
 import { genesOf } from "./js/genes.js";
@@ -9,25 +9,6 @@ import { statisticsOf } from "./js/spatial_statistics.js";
 
 const GENES = { few: "Places are told from the shared genes alone.", missing: "not used" };
 const METHODS = { SageNet: "SageNet", neighbours: "nearest neighbours" };
-
-function steer(send, signal) {
-  let paused = false;
-  const pause = actionButton("Pause", () => send({ op: paused ? "resume" : "pause" }), signal);
-  const finish = actionButton("Finish early", () => send({ op: "finish" }), signal, { title: "End the training after this epoch, then place the cells" });
-  const stop = actionButton("Stop", () => send({ op: "stop" }), signal, { title: "End now; of a test on held-out cells, there is no verdict" });
-  return {
-    nodes: [pause.node, finish.node, stop.node],
-    show(status, progress) {
-      const active = ["running", "pausing", "paused"].includes(status);
-      const training = active && Boolean(progress.max_epochs) && !progress.stage;
-      paused = status === "paused" || status === "pausing";
-      pause.node.textContent = paused ? "Resume" : "Pause";
-      pause.enable(training);
-      finish.enable(training);
-      stop.enable(active || status === "stopping");
-    },
-  };
-}
 
 /** How the model does on cells that it has not seen, and the baseline where that is better. */
 function verdictOf(verdict, method, send, signal) {
@@ -81,7 +62,11 @@ function render({ model, el }) {
   const result = (status) => (status === "done" ? "The query is placed; it is written to only by a click. In Python: .locations, .regions, .is_assigned."
     : "Stopped.");
   return panelOf({ model, el }, {
-    name: "Spatial mapper", title: "Tissue", steer, result,
+    name: "Spatial mapper", title: "Tissue", result,
+    steer: steering({
+      finish: "End the training after this epoch, then place the cells",
+      stop: "End now; of a test on held-out cells, there is no verdict",
+    }),
     start: { label: "Map", again: "Map again", op: "map" },
     before: [(at) => board(model, at), (at) => overviewOf(model, at)], after: [(at) => resultsOf(model, at), (at) => statisticsOf(model, at)],
   });

@@ -1,4 +1,4 @@
-/** Buttons that say why they are off, and the Python for what was clicked. */
+/** Buttons that say why they are off, those that steer a run, and the Python for what was clicked. */
 import { button, element, follow, listen } from "./common.js";
 
 /** A button that keeps the focus when it is off, and is then described by the reason. */
@@ -10,6 +10,26 @@ export function actionButton(label, act, signal, attributes = {}) {
     enable(enabled) { node.setAttribute("aria-disabled", String(!enabled)); },
   };
 }
+
+/** For `panelOf`: Pause, Finish early and Stop of its run; `says` (finish, stop) what these two do there. */
+export const steering = (says) => (send, signal) => {
+  let paused = false;
+  const pause = actionButton("Pause", () => send({ op: paused ? "resume" : "pause" }), signal);
+  const finish = actionButton("Finish early", () => send({ op: "finish" }), signal, { title: says.finish });
+  const stop = actionButton("Stop", () => send({ op: "stop" }), signal, { title: says.stop });
+  return {
+    nodes: [pause.node, finish.node, stop.node],
+    show(status, progress) {
+      const active = ["running", "pausing", "paused"].includes(status);
+      const training = active && Boolean(progress.max_epochs) && !progress.stage;
+      paused = status === "paused" || status === "pausing";
+      pause.node.textContent = paused ? "Resume" : "Pause";
+      pause.enable(training);
+      finish.enable(training);
+      stop.enable(active || status === "stopping");
+    },
+  };
+};
 
 /** The Python for what was clicked, to copy. */
 export function codeDetails(model, signal, announce) {

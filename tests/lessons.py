@@ -31,3 +31,10 @@ def executed(lesson: Path, before: str = "", **asked: str) -> tuple[nbformat.Not
 def fits_a_small_machine(said: dict) -> bool:
     """A minute on one CPU that nobody else uses, and as much memory as Binder gives a kernel."""
     return said["CPU seconds"] < 120 and said["peak GB"] < 1.2
+
+
+def growth_of(lesson: Path, notebook: nbformat.NotebookNode) -> int:
+    """Bytes that outputs add to a lesson, which is kept without any."""
+    kept = json.loads(lesson.read_text(encoding="utf-8"))
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in kept["cells"])
+    return len(nbformat.writes(notebook).encode()) - lesson.stat().st_size

@@ -1,10 +1,7 @@
 """The lesson on tissue, executed top to bottom: what it says about its cells must come true."""
 
-import json
-
-import nbformat
 import pytest
-from lessons import NOTEBOOKS, executed, fits_a_small_machine
+from lessons import NOTEBOOKS, executed, fits_a_small_machine, growth_of
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +46,4 @@ def test_the_lesson_fits_a_small_machine(lesson):
 
 def test_the_lesson_is_kept_without_outputs_and_is_small_with_them(lesson):
     notebook, _ = lesson
-    kept = json.loads(LESSON.read_text(encoding="utf-8"))
-    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in kept["cells"])
-    assert len(nbformat.writes(notebook).encode()) - LESSON.stat().st_size < 300_000
+    assert growth_of(LESSON, notebook) < 300_000

@@ -5,6 +5,7 @@ from importlib import import_module
 _HOMES = {
     "models": "scarches_widgets.models",
     "mapping": "scarches_widgets.mapping",
+    "hub": "scarches_widgets.hub",
     "hierarchy": "scarches_widgets.mapping.hierarchy",
     "classifiers": "scarches_widgets.classifiers",
     "utils": "scarches_widgets.utils",

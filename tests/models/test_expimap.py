@@ -2,18 +2,15 @@
 
 import warnings
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.special as sp
 import torch
 from small import QUICK, fingerprint
-from upstream_scarches import expimap_module
 
 import scarches_widgets as sca
 from scarches_widgets.data.container import DamagedFile
-from scarches_widgets.data.minibatches import Cells
 from scarches_widgets.data.names import DataError
 from scarches_widgets.nn.divergences import dependence
 from scarches_widgets.nn.noise import Noise
@@ -22,21 +19,6 @@ from scarches_widgets.training.options import planned
 
 SETS = {f"set {i}": [f"Gene{gene:04d}" for gene in range(10 * i + 1, 10 * i + 15)] for i in range(4)}
 SMALL = {"hidden_layer_sizes": (16, 12), "gene_sets": SETS, "min_genes": 5, "batch_key": "batch"}
-
-
-@pytest.mark.realdata
-def test_a_model_of_scarches_gives_the_same_latents_here(real_data):
-    folder = real_data / "checkpoints" / "expimap_0.6.1_kang"
-    module, schema = expimap_module(folder)
-    expected = np.load(folder / "expected.npz", allow_pickle=False)
-    kang = ad.read_h5ad(real_data / "pbmc_kang_donors.h5ad")[expected["obs_names"].astype(str)].copy()
-    kang.var_names = kang.var_names.str.upper()
-    columns, report = schema.align(kang)
-    assert report.n_shared == 318
-    with torch.no_grad():
-        (cells,) = Cells(kang, schema, columns).in_order(1000)
-        latents = module.encode(cells).mean.numpy()
-    np.testing.assert_allclose(latents, expected["X_expimap"], atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{}, {"soft_mask": True}, {"gene_likelihood": "mse"}], ids=str)

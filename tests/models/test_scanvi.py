@@ -9,12 +9,12 @@ import torch
 from scipy.special import log_softmax, softmax
 from small import QUICK, SMALL, fingerprint
 from test_scvi import CONFIGS, loss_in_numpy
-from upstream import read_model_pt, scanvi_module
 
 import scarches_widgets as sca
 from scarches_widgets.data.minibatches import Cells
 from scarches_widgets.data.names import DataError
 from scarches_widgets.data.schema import DataSchema
+from scarches_widgets.hub.pickles import read_torch
 from scarches_widgets.mapping import metrics
 from scarches_widgets.models.scanvi import SCANVIConfig, SCANVIModule, SCANVIPlan
 from scarches_widgets.nn.layers import initialize
@@ -42,26 +42,12 @@ def unlabelled(cells) -> ad.AnnData:
 
 
 @pytest.mark.realdata
-def test_a_model_of_scvi_tools_gives_the_same_latents_and_class_probabilities_here(real_data):
-    folder = real_data / "checkpoints" / "scanvi_1.4.2_kang"
-    module, schema = scanvi_module(read_model_pt(folder / "model.pt"))
-    expected = np.load(folder / "expected.npz", allow_pickle=False)
-    assert list(schema.labels) == expected["soft_columns"].tolist()
-    kang = ad.read_h5ad(real_data / "pbmc_kang_donors.h5ad")[expected["obs_names"].astype(str)].copy()
-    columns, _ = schema.align(kang)
-    with torch.no_grad():
-        (cells,) = Cells(kang, schema, columns).in_order(1000)
-        latents, probabilities = module.encode(cells).mean, module.label_logits(cells).softmax(-1)
-    np.testing.assert_allclose(latents.numpy(), expected["X_scanvi"], atol=1e-4)
-    np.testing.assert_allclose(probabilities.numpy(), expected["soft"], atol=1e-4)
-
-
-@pytest.mark.realdata
 @pytest.mark.parametrize("folder", ["scanvi_1.0.3_synthetic", "scanvi_0.16.1_pancreas"])
 def test_checkpoints_of_older_scvi_tools_give_what_their_weights_say_in_numpy(real_data, folder):  # traps T10, T17
-    saved = read_model_pt(real_data / "checkpoints" / folder / "model.pt")
-    module, schema = scanvi_module(saved)
-    w = {name: value.double().numpy() for name, value in saved["model_state_dict"].items() if hasattr(value, "numpy")}
+    folder = real_data / "checkpoints" / folder
+    model = sca.hub.from_scvi_tools(folder)
+    module, schema, saved = model.module, model.schema, read_torch(folder / "model.pt")["model_state_dict"]
+    w = {name: value.double().numpy() for name, value in saved.items() if hasattr(value, "numpy")}
     counts = np.random.default_rng(0).poisson(2.0, (30, schema.n_genes)).astype(np.float32)
     one_hot = np.eye(len(schema.batches))[np.zeros(30, dtype=int)] if len(schema.batches) > 1 else np.zeros((30, 0))
     z = dense(w, np.hstack([np.log1p(counts), one_hot]), "z_encoder.encoder")

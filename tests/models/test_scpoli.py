@@ -11,7 +11,6 @@ import scipy.special as sp
 import torch
 from sklearn.metrics import roc_auc_score
 from small import QUICK, fingerprint
-from upstream_scarches import Tensors, read_scarches, scpoli_module
 
 import scarches_widgets as sca
 from scarches_widgets.data.minibatches import Cells
@@ -51,23 +50,6 @@ def partly_labelled(reference_cells):
 
 
 # -------------------------------------------------------------------------------------------------- independent truths
-
-
-@pytest.mark.realdata
-def test_a_model_of_scarches_gives_the_same_latents_and_labels_here(real_data):
-    folder = real_data / "checkpoints" / "scpoli_0.6.1_kang"
-    module, schema = scpoli_module(folder)
-    expected = np.load(folder / "expected.npz", allow_pickle=False)
-    kang = ad.read_h5ad(real_data / "pbmc_kang_donors.h5ad")[expected["obs_names"].astype(str)].copy()
-    columns, report = schema.align(kang)
-    assert report.n_shared == 400
-    with torch.no_grad():
-        (cells,) = Cells(kang, schema, columns).in_order(1000)
-        latents, labels = module.encode(cells).mean.numpy(), module.label_logits(cells).argmax(1).numpy()
-    np.testing.assert_allclose(latents, expected["X_scpoli"], atol=1e-4)
-    prototypes = read_scarches(folder, Tensors)[0]["prototypes_labeled_"]["mean"].numpy()
-    distances = np.linalg.norm(expected["X_scpoli"][:, None] - prototypes, axis=2)
-    np.testing.assert_array_equal(labels, distances.argmin(1))
 
 
 CONFIGS = {

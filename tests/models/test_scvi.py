@@ -1,12 +1,10 @@
 """scVI against independent truths: what scvi-tools computes, and the loss written down anew in float64."""
 
-import anndata as ad
 import numpy as np
 import pytest
 import scipy.special as sp
 import torch
 from small import QUICK, SMALL
-from upstream import read_model_pt, scvi_module
 
 import scarches_widgets as sca
 from scarches_widgets.data.minibatches import Cells
@@ -14,29 +12,6 @@ from scarches_widgets.data.schema import DataSchema
 from scarches_widgets.models.scvi import SCVIConfig, SCVIModule
 from scarches_widgets.nn.layers import initialize
 from scarches_widgets.nn.noise import Noise, generator_of
-
-
-@pytest.mark.realdata
-def test_a_model_of_scvi_tools_gives_the_same_latents_here(real_data):
-    folder = real_data / "checkpoints" / "scvi_1.4.2_kang"
-    module, schema = scvi_module(read_model_pt(folder / "model.pt"))
-    expected = np.load(folder / "expected.npz", allow_pickle=False)
-    kang = ad.read_h5ad(real_data / "pbmc_kang_donors.h5ad")[expected["obs_names"].astype(str)].copy()
-    columns, report = schema.align(kang)
-    assert report.n_shared == 400
-    with torch.no_grad():
-        (cells,) = Cells(kang, schema, columns).in_order(1000)
-        latents = module.encode(cells).mean.numpy()
-    np.testing.assert_allclose(latents, expected["X_scvi"], atol=1e-4)
-
-
-@pytest.mark.realdata
-@pytest.mark.parametrize("folder", ["scvi_0.15.5_synthetic", "scvi_0.16.1_pancreas"])
-def test_checkpoints_of_older_scvi_tools_fit_this_module(real_data, folder):  # trap T15
-    module, schema = scvi_module(read_model_pt(real_data / "checkpoints" / folder / "model.pt"))
-    assert schema.n_genes in (100, 1000)
-    assert all(torch.isfinite(weight).all() for weight in module.state_dict().values())
-
 
 CONFIGS = {
     "published with scArches": {

@@ -14,7 +14,6 @@ import torch
 from scipy.stats import lognorm, nbinom
 from sklearn.mixture import GaussianMixture
 from small import QUICK, fingerprint
-from upstream import read_model_pt, totalvi_module
 
 import scarches_widgets as sca
 from scarches_widgets.data.minibatches import Cells
@@ -85,7 +84,8 @@ THEIRS = {
 @pytest.mark.parametrize("folder", THEIRS)
 def test_weights_of_scvi_tools_give_its_values_also_from_before_the_background_was_a_softplus(real_data, folder):
     folder = real_data / "checkpoints" / folder
-    module, schema = totalvi_module(read_model_pt(folder / "model.pt"))
+    model = sca.hub.from_scvi_tools(folder)
+    module, schema = model.module, model.schema
     if folder.name.endswith("cite"):
         expected = np.load(folder / "expected.npz", allow_pickle=False)
         adata = ad.read_h5ad(real_data / "cite_pbmc.h5ad")[expected["obs_names"].astype(str)].copy()
@@ -112,8 +112,8 @@ def test_weights_of_scvi_tools_give_its_values_also_from_before_the_background_w
 
 @pytest.mark.realdata
 def test_a_model_of_a_mudata_fits_this_module(real_data):
-    saved = read_model_pt(real_data / "checkpoints" / "totalvi_mudata_1.3.0_synthetic" / "model.pt")
-    module, schema = totalvi_module(saved)
+    model = sca.hub.from_scvi_tools(real_data / "checkpoints" / "totalvi_mudata_1.3.0_synthetic")
+    module, schema = model.module, model.schema
     assert (schema.n_genes, len(schema.proteins), schema.protein_key) == (100, 100, "protein_expression")
     assert not module.encoder.hidden.batch_norms and module.decoder.hidden.layers.batch_norms
 

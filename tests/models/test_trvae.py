@@ -2,13 +2,11 @@
 
 import warnings
 
-import anndata as ad
 import numpy as np
 import pytest
 import scipy.special as sp
 import torch
 from small import QUICK, fingerprint
-from upstream_scarches import trvae_module
 
 import scarches_widgets as sca
 from scarches_widgets.data.minibatches import Cells
@@ -20,20 +18,6 @@ from scarches_widgets.nn.noise import Noise, generator_of
 
 SMALL = {"hidden_layer_sizes": (16, 12), "n_latent": 4, "batch_key": "batch"}
 BANDWIDTHS = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 5, 10, 15, 20, 25, 30, 35, 100, 1e3, 1e4, 1e5, 1e6]
-
-
-@pytest.mark.realdata
-def test_a_model_of_scarches_gives_the_same_latents_here(real_data):
-    folder = real_data / "checkpoints" / "trvae_0.6.1_kang"
-    module, schema = trvae_module(folder)
-    expected = np.load(folder / "expected.npz", allow_pickle=False)
-    kang = ad.read_h5ad(real_data / "pbmc_kang_donors.h5ad")[expected["obs_names"].astype(str)].copy()
-    columns, report = schema.align(kang)
-    assert report.n_shared == 400
-    with torch.no_grad():
-        (cells,) = Cells(kang, schema, columns).in_order(1000)
-        latents = module.encode(cells).mean.numpy()
-    np.testing.assert_allclose(latents, expected["X_trvae"], atol=1e-4)
 
 
 CONFIGS = {

@@ -86,6 +86,7 @@ class Model:
     module_class: ClassVar[type[nn.Module]]
     plan_class: ClassVar[type[TrainingPlan]] = TrainingPlan  # a subclass, if train() has options of this model's own
     flags: ClassVar[tuple[str, ...]] = ()  # attributes that are true or false and saved with the model
+    later_tensors: ClassVar[dict[str, float]] = {}  # buffers that the first files lack, and what they stand for there
 
     def __init__(
         self,

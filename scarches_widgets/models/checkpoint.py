@@ -112,13 +112,17 @@ def _network(cls: type[Model], model: Model, document: ModelDocument, container:
             surgery.grow(module, n_new)
     wanted = {name: (tuple(tensor.shape), str(tensor.dtype)) for name, tensor in module.state_dict().items()}
     found = {name: (tuple(shape), f"torch.{dtype}") for name, (shape, dtype) in container.tensor_shapes.items()}
-    if wanted != found:
+    later = {name: cls.later_tensors.get(name.rpartition(".")[2]) for name in wanted if name not in found}
+    later = {name: value for name, value in later.items() if value is not None}
+    if wanted != found | {name: wanted[name] for name in later}:
         names = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
         raise DamagedFile(
             f"The weights do not fit the model that is described beside them: {len(names)} tensors are missing, "
             f"surplus or of another shape ({listed(names)}). The file was put together from parts of several models."
         )
     tensors = container.tensors()
+    for name, value in later.items():
+        tensors[name] = torch.full_like(module.get_buffer(name), value, device="cpu")
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise DamagedFile(f"The weights '{name}' hold NaN or infinite values. Train the model again and save it.")

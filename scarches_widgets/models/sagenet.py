@@ -262,6 +262,7 @@ class SageNet(PlaceVerbs, Model):
     """
 
     config_class, module_class, plan_class = SageNetConfig, SageNetModule, SageNetPlan
+    later_tensors = {"uncertainty_factor": 1.0}  # noqa: RUF012 - not calibrated
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 import logging
 import warnings
+from unittest import mock
 
 import anndata as ad
 import h5py
@@ -87,6 +88,18 @@ def test_a_saved_model_has_everything_but_the_reference_s_obs(sections, fitted, 
         again.predict_regions(query, "cell_type")
     with_cells = sca.models.SageNet.load(tmp_path / "model", reference)
     pd.testing.assert_frame_equal(with_cells.predict_regions(query, "region"), fitted.predict_regions(query, "region"))
+
+
+def test_a_file_from_before_uncertainties_were_calibrated_is_read_as_not_calibrated(sections, fitted, tmp_path):
+    tensors = fitted.module.state_dict()
+    earlier = {name: one for name, one in tensors.items() if not name.endswith("uncertainty_factor")}
+    assert len(earlier) == len(tensors) - 1
+    with mock.patch.object(fitted.module, "state_dict", return_value=earlier):
+        fitted.save(tmp_path / "model")
+    again = sca.models.SageNet.load(tmp_path / "model")
+    assert again.module.references[0].uncertainty_factor == 1
+    assert fingerprint(again) == fingerprint(fitted)
+    pd.testing.assert_frame_equal(again.predict_locations(sections[1]), fitted.predict_locations(sections[1]))
 
 
 def test_a_loaded_model_is_trained_further_on_its_own_cells_and_on_no_others(sections, fitted, tmp_path):

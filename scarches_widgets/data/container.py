@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FORMAT = "scarches_widgets container"
 DOCUMENT, TENSORS, MANIFEST = "model.json", "model.safetensors", "manifest.json"
 MEMBERS = {DOCUMENT, TENSORS, MANIFEST}
+BESIDE = {"card.json"}  # what may stand beside them, which is not read here
 LARGEST_DOCUMENT, LARGEST_HEADER, LARGEST_MANIFEST = 64_000_000, 10_000_000, 64_000  # bytes of JSON
 DTYPES = {"F32": "float32", "F64": "float64", "I64": "int64", "I32": "int32", "U8": "uint8", "BOOL": "bool"}
 
@@ -213,7 +214,7 @@ def read_document(path: str | os.PathLike, *, kind: str, newest_version: int) ->
 
 
 def _check_files(folder: Path):
-    """Exactly the three regular files; a link or a pipe among them is not even opened."""
+    """Exactly the three regular files, and perhaps a card; a link or a pipe among them is not even opened."""
     if folder.is_file():
         raise DamagedFile(f"'{folder}' is {file_kind(folder)}, not a folder that scarches_widgets wrote.")
     if not folder.is_dir():
@@ -224,7 +225,7 @@ def _check_files(folder: Path):
     if missing := MEMBERS - set(found):
         held = f"holds {listed(sorted(found))}" if found else "is empty"
         raise DamagedFile(f"'{folder}' lacks {listed(sorted(missing))} and {held}. Copy the complete folder again.")
-    if extra := set(found) - MEMBERS:
+    if extra := set(found) - MEMBERS - BESIDE:
         raise DamagedFile(f"'{folder}' also holds {listed(sorted(extra))}, which does not belong there. Remove it.")
     if links := [name for name in sorted(found) if not found[name].is_file(follow_symlinks=False)]:
         raise DamagedFile(f"In '{folder}', {listed(links)} is a link or a folder, not a file. Copy the file itself.")

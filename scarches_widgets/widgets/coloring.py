@@ -52,16 +52,43 @@ class Coloring:
     note: str = ""
     originals: tuple = ()
 
-    def for_page(self) -> dict[str, Any]:
-        """As a message: plain values, and little-endian bytes."""
+    def for_page(self, with_values: bool = True) -> dict[str, Any]:
+        """As a message: plain values, and little-endian bytes (none without `with_values`)."""
         shown_ = {name: getattr(self, name) for name in ("kind", "key", "label", "has_missing", "low", "high", "note")}
+        values = self.values if with_values else self.values[:0]
         return {
             **shown_,
             "names": list(self.names),
             "colours": list(self.colours),
-            "dtype": self.values.dtype.name,
-            "values": self.values.astype(self.values.dtype.newbyteorder("<")).tobytes(),
+            "dtype": values.dtype.name,
+            "values": values.astype(values.dtype.newbyteorder("<")).tobytes(),
         }
+
+    def between(self, low: float | None, high: float | None) -> np.ndarray:
+        """Which cells have a number from low to high, bool (cells,); None: however low, or high."""
+        with np.errstate(invalid="ignore"):
+            return (self.values >= (-np.inf if low is None else low)) & (
+                self.values <= (np.inf if high is None else high)
+            )
+
+    def tally(self, selected: np.ndarray) -> dict[str, Any]:
+        """Counts of cells by category, or what numbers they have; of all, and of the selected."""
+        if self.kind == "categories":
+            n = len(self.names)
+            all_, chosen = (np.bincount(codes, minlength=n) for codes in (self.values, self.values[selected]))
+            return {"all": all_.tolist(), "selected": chosen.tolist()}
+        if self.kind == "numbers":
+            return {"all": _summary(self.values), "selected": _summary(self.values[selected])}
+        return {}
+
+
+def _summary(values: np.ndarray) -> dict[str, float | None]:
+    """Of finite numbers; in the order in which a table shows them."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return {"n": 0, "min": None, "median": None, "mean": None, "max": None}
+    facts = values.min(), np.median(values), values.mean(dtype=np.float64), values.max()
+    return {"n": len(values), **dict(zip(("min", "median", "mean", "max"), map(float, facts)))}
 
 
 def find_color(adata: AnnData, color: str | None) -> str | None:

@@ -11,6 +11,7 @@ import traitlets
 
 from ..data.names import DataError, did_you_mean, listed, shown
 from ..mapping.pictures import FADED
+from . import cell_view
 from .base import inlined
 from .bokeh_bridge import ensure_loader, figure_item
 from .cell_view import CellView
@@ -35,7 +36,7 @@ class EmbeddingView(CellView):
     Parameters
     ----------
     adata
-        Up to 200,000 cells. It is not changed.
+        Cells; it is not changed. Of more than 200,000 the page gets pictures, and no names under the pointer.
     basis
         Key of `obsm`, with or without "X_"; its first two columns are shown, in one scale.
     color
@@ -56,7 +57,7 @@ class EmbeddingView(CellView):
     Raises
     ------
     DataError
-        The basis or colour is missing, positions are not finite, there are no cells or too many.
+        The basis or colour is missing, positions are not finite, or there are no cells.
 
     Notes
     -----
@@ -77,6 +78,9 @@ class EmbeddingView(CellView):
     figure = traitlets.Dict().tag(sync=True)  # Bokeh's JSON, without data
     positions = traitlets.Bytes().tag(sync=True)  # float32: all x, then all y
     label = traitlets.Unicode().tag(sync=True)  # the basis in words
+    axes = traitlets.Dict().tag(sync=True)  # of many cells: their extent
+
+    panes = ("picture",)
 
     def __init__(self, adata: AnnData, basis: str = "X_umap", color: str | None = None, session: Session | None = None):
         self.basis = find_basis(adata, basis)
@@ -84,14 +88,22 @@ class EmbeddingView(CellView):
         ensure_loader()
         name = self.basis.removeprefix("X_")
         label = IN_WORDS.get(name, name)
+        many = adata.n_obs > cell_view.MOST_CELLS
+        chart = cells_figure(adata.n_obs, f"{label} 1", f"{label} 2")
+        if many:
+            add_picture(chart)
         super().__init__(
             adata,
             color,
             session,
             label=label,
-            positions=self._position.T.astype("<f4").tobytes(),
-            figure=figure_item(cells_figure(adata.n_obs, f"{label} 1", f"{label} 2")),
+            positions=b"" if many else self._position.T.astype("<f4").tobytes(),
+            axes={"extent": extent_of(self._position)} if many else {},
+            figure=figure_item(chart),
         )
+
+    def _places_in(self, pane: str) -> np.ndarray:
+        return self._position
 
     def code(self) -> str:
         """Python that makes this view again, with its colour and selection."""
@@ -163,6 +175,14 @@ def positions_in(adata: AnnData, key: str) -> np.ndarray:
     return position
 
 
+def extent_of(position: np.ndarray) -> dict[str, list[float]]:
+    """The ranges in which the cells lie that lie somewhere, `x` and `y`; from 0 to 1 if there are none."""
+    there = position[np.isfinite(position).all(axis=1)]
+    if not len(there):
+        return {"x": [0.0, 1.0], "y": [0.0, 1.0]}
+    return {axis: [float(there[:, i].min()), float(there[:, i].max())] for i, axis in enumerate("xy")}
+
+
 def point_size(n: int) -> float:
     """Diameter in pixels at which `n` cells neither vanish nor cover each other."""
     return float(np.clip(28 / max(n, 1) ** 0.23, 1.7, 9))
@@ -218,3 +238,13 @@ def cells_figure(n: int, x_label: str | None = None, y_label: str | None = None)
     chart.toolbar.active_drag = lasso
     chart.toolbar.active_scroll = None  # a page is scrolled over its charts; see the .js
     return chart
+
+
+def add_picture(chart) -> None:
+    """Make room in a figure for a picture of many cells, and have it tell of lines that are drawn around them."""
+    from bokeh.models import ColumnDataSource
+
+    empty = {"image": [np.zeros((1, 1), dtype=np.uint32)], "x": [0], "y": [0], "dw": [1], "dh": [1]}
+    places = {name: name for name in ("image", "x", "y", "dw", "dh")}
+    chart.image_rgba(**places, source=ColumnDataSource(empty, name="picture"), name="drawn_picture", level="glyph")
+    chart.subscribed_events.add("selectiongeometry")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .embedding_view import cells_figure
+from .embedding_view import add_picture, cells_figure
 
 LABELS = {
     "image": "Tissue image",
@@ -13,8 +13,8 @@ LABELS = {
 }
 
 
-def tissue_figure(n: int):
-    """`cells_figure` with cells of true size, and empty layers below them that the page fills."""
+def tissue_figure(n: int, many: bool = False):
+    """`cells_figure` with cells of true size or a picture of many, and empty layers below them that the page fills."""
     from bokeh.models import ColumnDataSource, LinearColorMapper
 
     from ..mapping.pictures import FADED
@@ -56,6 +56,8 @@ def tissue_figure(n: int):
         name="points",
         **common,
     )
+    if many:
+        add_picture(chart)
     chart.segment(**ends, source=sources["regions"], line_color="colour", line_width=2.2, name="drawn_regions")
     hover.renderers = [own]
     for name in ("lasso", "box"):

@@ -21,6 +21,8 @@ from .bokeh_bridge import ensure_loader
 from .cell_view import CellView
 from .mapping_panel import overlap_of
 from .panel import Panel, collected_warnings, remark
+from .session import positions_of
+from .spatial_assigning import Assignments
 from .spatial_picture import TissuePicture, groupings_in
 from .spatial_placing import (
     KEYS,
@@ -54,8 +56,8 @@ class SpatialMapper(Panel, TissuePicture):
     reference
         Cells with coordinates. It is written to only by `assign`.
     query
-        Cells to be placed; up to 200,000, as the reference. They are written to only by `write` and `assign`. None: the
-        reference is looked at.
+        Cells to be placed. They are written to only by `write` and `assign`. None: the reference is looked at. Of more
+        than 200,000 cells here or in the reference the page gets pictures; see `EmbeddingView`.
     model
         A SageNet; trained first if it is not. None: one is made of the reference.
     spatial_key, section_key
@@ -109,10 +111,12 @@ class SpatialMapper(Panel, TissuePicture):
     verdict = traitlets.Dict().tag(sync=True)  # of the test on held-out cells
     overlap = traitlets.Dict().tag(sync=True)  # how the query's genes fit
     written = traitlets.List().tag(sync=True)  # sentences: what was written where
+    undoable = traitlets.Unicode().tag(sync=True)  # the assignment that `undo` takes back; empty if there is none
     statistics = traitlets.Dict().tag(sync=True)  # names of squidpy's views, and of the columns that they can be of
     statistic = traitlets.Dict().tag(sync=True)  # the view in sight, or how far it is, or why there is none
 
     commands = {  # noqa: RUF012
+        **CellView.commands,
         "color": "_click_color",
         "layer": "_click_layer",
         "sight": "_click_sight",
@@ -123,6 +127,8 @@ class SpatialMapper(Panel, TissuePicture):
         "resume": "_click_resume",
         "stop": "_click_stop",
         "assign": "_click_assign",
+        "fill": "_click_fill",
+        "undo": "_click_undo",
         "write": "_click_write",
         "statistic": "_click_statistic",
     }
@@ -145,6 +151,7 @@ class SpatialMapper(Panel, TissuePicture):
         self.held_out: HeldOut | None = None
         self._has_own_model, self._trained_by = model is not None, None
         self._fold = ""
+        self._assignments = Assignments(reference if query is None else query)
         keys = {"spatial_key": spatial_key, "section_key": section_key}
         if model is not None:
             keys = {name: getattr(model.config, name) for name in KEYS}
@@ -159,6 +166,7 @@ class SpatialMapper(Panel, TissuePicture):
         picture = {"reference": reference, "basis": basis, "region_key": options.get("region_key")}
         super().__init__(form, known, options, adata=adata, color=color, session=session, **picture)
         self.writable |= {"threshold": _share}
+        self.observe(lambda change: self._draw_anew(), "threshold")
         self.observe(self._write_code, ["selection", "section", "plane", "basis", "layer_states", "threshold"])
 
     @property
@@ -175,6 +183,12 @@ class SpatialMapper(Panel, TissuePicture):
         if self.placed is None:
             return np.zeros(self.n_cells, dtype=bool)
         return self.placed.confidence >= self.threshold
+
+    def _places_in(self, pane: str) -> np.ndarray:
+        places = super()._places_in(pane)
+        if pane != "tissue_picture" or self.placed is None:
+            return places
+        return np.where(self.is_assigned[:, None], places, np.nan)
 
     # What fits
 
@@ -400,8 +414,8 @@ class SpatialMapper(Panel, TissuePicture):
             self._list_columns()
         return names
 
-    def assign(self, column: str, name: str) -> None:
-        """Write a name into a column of obs for the selected cells; the others keep what they have.
+    def assign(self, column: str, name: str, cells: Any = None) -> None:
+        """Write a name into a column of obs for some cells; the others keep what they have. `undo` takes it back.
 
         Parameters
         ----------
@@ -409,31 +423,61 @@ class SpatialMapper(Panel, TissuePicture):
             A column of groups, or a new one.
         name
             Of the region, say.
+        cells
+            As `selection` takes them; None: the selected ones.
 
         Raises
         ------
         DataError
-            If no cell is selected, a name is empty, or the column holds numbers.
+            If there is no such cell, a name is empty, or the column holds numbers.
         """
-        column, name = str(column).strip(), str(name).strip()
-        obs = self.adata.obs
-        if not column or not name:
-            raise DataError("A column and a name are needed. Fill in both.")
-        if not len(self.selection):
-            raise DataError("No cell is selected. Draw around some, or choose a group in the list.")
-        if column in obs and (pd.api.types.is_numeric_dtype(obs[column]) or isinstance(obs[column], pd.DataFrame)):
-            raise DataError(f"obs['{shown(column)}'] holds numbers, not groups. Take another column.")
-        before = obs[column] if column in obs else pd.Series(None, index=obs.index, dtype=object)
-        values = before.astype(object).where(~self.mask, name)
-        names = before.cat.categories if isinstance(before.dtype, pd.CategoricalDtype) else sorted(set(before.dropna()))
-        names = [*names, *([] if name in names else [name])]
+        mask = self.mask
+        if cells is not None:
+            mask = np.zeros(self.n_cells, dtype=bool)
+            mask[positions_of(cells, self.adata)] = True
         with self._lock, collected_warnings():
-            obs[column] = pd.Categorical(values, categories=names)
-            self.error = None
-            n = len(self.selection)
-            self.written = [*self.written, f"obs['{shown(column)}'] = '{shown(name)}' for {counted(n, 'cell')}"]
-            self._list_columns()
-            self._read_colors()
+            step = self._assignments.assign(column, name, mask)
+            n = counted(int(mask.sum()), "cell")
+            self._wrote(f"obs['{shown(step.column)}'] = '{shown(step.name)}' for {n}")
+
+    def undo(self) -> None:
+        """Take the last assignment back: the column becomes what it was before, or goes if there was none.
+
+        Raises
+        ------
+        RuntimeError
+            If there is nothing to take back.
+        DataError
+            If the column has been changed since; it stays as it is.
+        """
+        with self._lock, collected_warnings():
+            try:
+                step = self._assignments.undo()
+            finally:
+                self._name_undoable()
+            if step.former is None:
+                self._forget_column(step.column)
+            self._wrote(f"obs['{shown(step.column)}'] as it was before '{shown(step.name)}'")
+
+    def _wrote(self, sentence: str) -> None:
+        self.error = None
+        self.written = [*self.written, sentence]
+        self._name_undoable()
+        self._list_columns()
+        self._read_colors()
+
+    def _name_undoable(self) -> None:
+        last = self._assignments.last
+        self.undoable = "" if last is None else f"obs['{shown(last.column)}'] = '{shown(last.name)}'"
+
+    def _forget_column(self, column: str) -> None:
+        """Colour by something else than a column that is gone."""
+        if self.color == column:
+            self._choose_color(None)
+        if not self._has_query:
+            for layer in self.layers.values():
+                if layer.color == column:
+                    layer.color = None
 
     def _list_columns(self) -> None:
         super()._list_columns()
@@ -468,6 +512,17 @@ class SpatialMapper(Panel, TissuePicture):
 
     def _click_assign(self, content: dict, buffers: list) -> None:
         self.assign(content["column"], content["name"])
+
+    def _click_fill(self, content: dict, buffers: list) -> None:
+        """Assign a name to a category, or to the cells in sight within the outlined region at a point of the tissue."""
+        if "code" in content:
+            cells = self._coloring.values == int(content["code"])
+        else:
+            cells = self._cells_of_region_at(float(content["x"]), float(content["y"]))
+        self.assign(content["column"], content["name"], cells)
+
+    def _click_undo(self, content: dict, buffers: list) -> None:
+        self.undo()
 
     def _click_write(self, content: dict, buffers: list) -> None:
         self.write()

@@ -6,21 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import bokeh
 import numpy as np
+import pandas as pd
 import traitlets
 
 from ..data.names import DataError, did_you_mean, listed, shown
 from ..mapping.layers import Layer, Layers
+from . import cell_view
 from .bokeh_bridge import figure_item
-from .cell_view import CellView, check_cells
+from .cell_view import CellView, check_cells, dots_of
 from .coloring import Coloring, coloring_of, columns_of, is_numeric
-from .embedding_view import IN_WORDS, cells_figure, find_basis, positions_in
+from .embedding_view import IN_WORDS, add_picture, cells_figure, extent_of, find_basis, positions_in
 from .form import as_arguments, as_python
+from .raster import within_all
 from .spatial_layers import LABELS, tissue_figure
 from .spatial_tissue import PLANES, Tissue, expression_plane, latent_plane
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from .raster import Dots
     from .session import Session
     from .spatial_placing import Placed
 
@@ -53,6 +57,9 @@ class TissuePicture(CellView):
     graph = traitlets.Dict().tag(sync=True)
     outlines = traitlets.Dict().tag(sync=True)
     reference_cells = traitlets.Dict().tag(sync=True)
+    tissue_picture = traitlets.Dict().tag(sync=True)
+
+    panes = ("picture", "tissue_picture")
 
     def __init__(
         self,
@@ -73,15 +80,21 @@ class TissuePicture(CellView):
         self._results: AnnData | None = None
         self._paint: str | None = None
         self._planes_of: dict[str, np.ndarray] = {}
+        self._reference_coloring = Coloring()
         self._has_query = adata is not reference
         self.layers = Layers(self._first_layers(region_key))
+        many = max(adata.n_obs, reference.n_obs) > cell_view.MOST_CELLS
+        chart = cells_figure(adata.n_obs)
+        if many:
+            add_picture(chart)
         super().__init__(
             adata,
             color,
             session,
-            figure=figure_item(cells_figure(adata.n_obs)),
-            tissue_figure=figure_item(tissue_figure(adata.n_obs)),
+            figure=figure_item(chart),
+            tissue_figure=figure_item(tissue_figure(adata.n_obs, many)),
             tissue_label="Tissue, with the query's cells" if self._has_query else "Tissue",
+            by_kernel=many,
             **state,
         )
         self._list_columns()
@@ -124,17 +137,17 @@ class TissuePicture(CellView):
 
     def _draw_tissue(self) -> None:
         self.tissue_axes = self._extent()
-        self.tissue = self._tissue_places().T.astype("<f4").tobytes()
+        if not self.by_kernel:
+            self.tissue = self._tissue_places().T.astype("<f4").tobytes()
         for name in self.layers:
             self._draw_layer(name)
         self._list_layers()
 
     def _extent(self) -> dict[str, Any]:
-        extent = {"x": [0.0, 1.0], "y": [0.0, 1.0]}
-        if self._tissue is not None and (inside := self._tissue.is_in(self.section)).any():
-            places = self._tissue.in_plane(self.plane)[inside]
-            low, high = places.min(0), places.max(0)
-            extent = {axis: [float(low[i]), float(high[i])] for i, axis in enumerate("xy")}
+        places = np.zeros((0, 2))
+        if self._tissue is not None:
+            places = self._tissue.in_plane(self.plane)[self._tissue.is_in(self.section)]
+        extent = extent_of(places)
         return {"x": self.plane[0], "y": self.plane[1], "extent": extent, "y_down": True}
 
     def _tissue_places(self) -> np.ndarray:
@@ -201,18 +214,57 @@ class TissuePicture(CellView):
         coloring = Coloring() if key is None else coloring_of(self.reference, key)
         if coloring.kind != "categories":
             return {"why": "Choose a column of groups to outline."}
-        n_regions = len(coloring.names) - coloring.has_missing
-        outlines = self._tissue.outlines(self.plane, self.section, coloring.values.astype(int), n_regions)
+        outlines = self._tissue.outlines(self.plane, self.section, *_regions_of(coloring))
         return {**outlines, "names": list(coloring.names), "colours": list(coloring.colours)}
 
     def _seen_reference(self, layer: Layer) -> dict[str, Any]:
-        inside = self._tissue.is_in(self.section)
-        places = np.where(inside[:, None], self._tissue.in_plane(self.plane), np.nan)
         coloring = Coloring() if layer.color is None else coloring_of(self.reference, layer.color)
-        return {"positions": places.T.astype("<f4").tobytes(), **coloring.for_page()}
+        self._reference_coloring = coloring
+        places = b"" if self.by_kernel else self._reference_places().T.astype("<f4").tobytes()
+        return {"positions": places, **coloring.for_page(not self.by_kernel)}
+
+    def _reference_places(self) -> np.ndarray:
+        inside = self._tissue.is_in(self.section)
+        return np.where(inside[:, None], self._tissue.in_plane(self.plane), np.nan)
+
+    def _cells_of_region_at(self, x: float, y: float) -> np.ndarray:
+        """Which of the cells in sight lie within the outlined region at a point of the tissue, bool (cells,)."""
+        if "lines" not in self.outlines:
+            raise DataError("No region is outlined. Show the layer of region outlines, or click a group in the list.")
+        key = self.layers["regions"].color
+        rings = self._tissue.rings(self.plane, self.section, *_regions_of(coloring_of(self.reference, key)))
+        regions: dict[int, list[np.ndarray]] = {}
+        for code, corners in rings:
+            regions.setdefault(code, []).append(corners)
+        for corners in regions.values():
+            if within_all(np.array([[x, y]]), corners)[0]:
+                return within_all(self._places_in("tissue_picture"), corners)
+        raise DataError("There is no outlined region here. Click into one, or a group in the list.")
+
+    # Many cells
+
+    def _places_in(self, pane: str) -> np.ndarray:
+        return self._tissue_places() if pane == "tissue_picture" else self._expressed()
+
+    def _layers_in(self, pane: str, colours: dict[str, np.ndarray]) -> list[Dots]:
+        if pane != "tissue_picture":
+            return super()._layers_in(pane, colours)
+        layers = []
+        if self._tissue is None:
+            return layers
+        below, own = self.layers["cells"], self.layers[self._own_layer]
+        if self._has_query and below.visible:
+            size = {"opacity": below.opacity, "diameter": below.size}
+            layers.append(dots_of(self._reference_places(), self._reference_coloring, colours["reference"], **size))
+        if own.visible:
+            size = {"opacity": own.opacity, "diameter": own.size}
+            places = self._places_in(pane)
+            layers.append(dots_of(places, self._coloring, colours["own"], selected=self.mask, **size))
+        return layers
 
     def _list_layers(self) -> None:
         """Tell the page of all layers."""
+        self._draw_anew()
         notes = {"image": self.image, "graph": self.graph, "regions": self.outlines}
         states = []
         for layer in self.layers.values():
@@ -282,7 +334,7 @@ class TissuePicture(CellView):
             uns[f"predicted_{placed.regions.name}_colors"] = list(self.reference.uns[f"{placed.regions.name}_colors"])
         self._results = AnnData(obs=placed.columns(), uns=uns)
         self.paints = list(self._results.obs)
-        self.confidence = placed.confidence.astype("<f4").tobytes()
+        self.confidence = b"" if self.by_kernel else placed.confidence.astype("<f4").tobytes()
         if self.layers["cells"].opacity == 1:
             self.layers["cells"].opacity = BEHIND
         self._choose_color(self.paints[0])
@@ -324,8 +376,14 @@ class TissuePicture(CellView):
             return
         self.label = dict(self.bases).get(self.basis, self.basis)
         name = "PC" if self.basis in BASES else self.label
-        self.axes = {"x": f"{name} 1", "y": f"{name} 2"}
-        self.positions = self._expressed().T.astype("<f4").tobytes()
+        axes = {"x": f"{name} 1", "y": f"{name} 2"}
+        places = self._expressed()
+        if self.by_kernel:
+            self.axes = {**axes, "extent": extent_of(places)}
+            self._draw_anew()
+        else:
+            self.axes = axes
+            self.positions = places.T.astype("<f4").tobytes()
 
     def _expressed(self) -> np.ndarray:
         """Positions by the basis, float32 (cells, 2)."""
@@ -430,10 +488,22 @@ class TissuePicture(CellView):
         return picture_bytes(drawn, format, most_colours=256)
 
 
+def _regions_of(coloring: Coloring) -> tuple[np.ndarray, int]:
+    """Each cell's region, int (cells,), and how many regions there are; codes beyond are none."""
+    return coloring.values.astype(int), len(coloring.names) - coloring.has_missing
+
+
 def groupings_in(adata: AnnData, least: int = 1) -> list[str]:
     """Columns of obs that hold so many groups at least."""
     columns = {name: adata.obs[name] for name in columns_of(adata) if not is_numeric(adata.obs[name])}
-    return [name for name, column in columns.items() if column.astype(str).nunique() >= least]
+    return [name for name, column in columns.items() if n_groups(column) >= least]
+
+
+def n_groups(column: pd.Series) -> int:
+    """Of a column; cells without a value are one more."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return len(np.unique(column.cat.codes))
+    return column.astype(str).nunique()
 
 
 def _flag(value: Any) -> bool:

@@ -29,6 +29,7 @@ KEYS = ("spatial_key", "section_key")
 MODEL = tuple(field.name for field in fields_of(SageNetConfig, SECTION) if field.name not in KEYS)
 PREFIXES = {"SageNet": "sagenet", "neighbours": "knn"}  # of what is written
 BARS = 20  # of the histogram of confidences
+THRESHOLDS = np.arange(101) / 100  # of which it is known how many cells are below: the slider's
 WORDS = {
     **OPTIONS,
     **MAPPING,
@@ -172,6 +173,7 @@ def summed_up(placed: Placed, n_bimodal: int) -> dict[str, Any]:
         "n_bimodal": n_bimodal,
         "mean": float(placed.confidence.mean()),
         "histogram": bars.tolist(),
+        "below": np.searchsorted(np.sort(placed.confidence), THRESHOLDS).tolist(),
         "columns": list(placed.columns()),
     }
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PLANES = {"xy": (0, 1), "xz": (0, 2), "yz": (1, 2)}
 MOST_PIXELS = 1200  # of an image's longer side on its way to the page
 MOST_LINES = 150_000  # of a graph, or of outlines
+MOST_CELLS = 200_000  # of which a graph is made, or outlines
 N_NEIGHBORS = 6
 PLANE_GENES, PLANE_CELLS = 1000, 5000  # from which two principal components are taken
 DEPTH = 1e4
@@ -51,6 +52,7 @@ class Tissue:
         self.adata = adata
         self.places = places_of(adata, spatial_key)  # (cells, 2 or 3)
         self.codes, self.sections = np.zeros(adata.n_obs, dtype=int), []
+        self._spacings: dict[int, float] = {}  # of cells, by their section's code
         if section_key is not None:
             self.codes, names = pd.factorize(as_text(adata.obs[section_key]), sort=True)
             self.sections = [str(name) for name in names]
@@ -74,8 +76,10 @@ class Tissue:
         factors = (self._library(section) or {}).get("scalefactors", {})
         if "spot_diameter_fullres" in factors:
             return float(factors["spot_diameter_fullres"])
-        code = self.codes[self.is_in(section)][:1]  # of one section: those of others may lie on top
-        return spacing(self.places[self.codes == code])
+        code = int(self.codes[self.is_in(section)][0])  # of one section: those of others may lie on top
+        if code not in self._spacings:
+            self._spacings[code] = spacing(self.places[self.codes == code])
+        return self._spacings[code]
 
     def _library(self, section: str | None) -> dict[str, Any] | None:
         """What uns says about a section's picture, or about the only one there is."""
@@ -105,10 +109,15 @@ class Tissue:
     def graph(self, plane: str, section: str | None) -> dict[str, Any]:
         """Lines between neighbours as a message: the AnnData's own graph, or the six nearest neighbours."""
         own = self.adata.obsp.get("spatial_connectivities")
-        graph = neighbour_graph(self.places, N_NEIGHBORS, self.codes) if own is None else own
-        rows, columns = graph.nonzero()
-        inside = self.is_in(section)
-        kept = (rows < columns) & inside[rows] & inside[columns]
+        if own is None and (why := self._too_many(section)):
+            return {"why": why}
+        inside = np.flatnonzero(self.is_in(section))
+        if own is None:
+            graph = neighbour_graph(self.places[inside], N_NEIGHBORS, self.codes[inside])
+        else:
+            graph = own[inside][:, inside]
+        rows, columns = (inside[ends] for ends in graph.nonzero())
+        kept = rows < columns
         if (n := int(kept.sum())) > MOST_LINES:
             return {"why": f"The graph has {n:,} edges, more than the {MOST_LINES:,} that are drawn. Choose a section."}
         places = self.in_plane(plane)
@@ -117,12 +126,9 @@ class Tissue:
 
     def outlines(self, plane: str, section: str | None, codes: np.ndarray, n_regions: int) -> dict[str, Any]:
         """Outlines of regions as a message: where triangles of neighbours in one region end, and each line's region."""
-        places = self.in_plane(plane)
-        codes = np.where(codes < n_regions, codes, -1)
-        rings = []
-        for part in np.unique(self.codes[self.is_in(section)]):
-            of_part = self.codes == part
-            rings += outlines(places[of_part], codes[of_part])
+        if why := self._too_many(section):
+            return {"why": why}
+        rings = self.rings(plane, section, codes, n_regions)
         if not rings:
             return {"why": "No three neighbours lie in one region, so there is nothing to outline."}
         starts = np.concatenate([corners for _, corners in rings])
@@ -131,6 +137,23 @@ class Tissue:
         ends = np.concatenate([np.roll(corners, -1, axis=0) for _, corners in rings])
         regions = np.repeat([code for code, _ in rings], [len(corners) for _, corners in rings])
         return {"lines": _lines(starts, ends), "regions": regions.astype("<u2").tobytes()}
+
+    def rings(self, plane: str, section: str | None, codes: np.ndarray, n_regions: int) -> list[tuple[int, np.ndarray]]:
+        """Closed lines round regions, each with its region's code; see `mapping.layers.outlines`."""
+        places = self.in_plane(plane)
+        codes = np.where(codes < n_regions, codes, -1)
+        rings = []
+        for part in np.unique(self.codes[self.is_in(section)]):
+            of_part = self.codes == part
+            rings += outlines(places[of_part], codes[of_part])
+        return rings
+
+    def _too_many(self, section: str | None) -> str:
+        """Why no lines are drawn between the cells in sight; empty if they are few enough."""
+        n = int(self.is_in(section).sum())
+        if n <= MOST_CELLS:
+            return ""
+        return f"{n:,} cells are in sight, more than the {MOST_CELLS:,} that lines are drawn between. Choose a section."
 
 
 def _lines(starts: np.ndarray, ends: np.ndarray) -> bytes:

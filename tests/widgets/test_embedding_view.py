@@ -228,10 +228,10 @@ def test_a_basis_that_cannot_be_drawn_is_refused_with_the_reason(cells):
         EmbeddingView(cells[:0].copy(), "spatial")
 
 
-def test_more_cells_than_can_be_drawn_are_refused_with_the_way_out(cells, monkeypatch):
+def test_a_view_that_needs_every_cell_in_the_page_refuses_too_many_with_the_way_out(cells, monkeypatch):
     monkeypatch.setattr(cell_view, "MOST_CELLS", 9)
     with pytest.raises(DataError, match=r"10 cells are more than the 9 .* `sc.pp.sample\(adata, n=9"):
-        EmbeddingView(cells)
+        cell_view.CellView(cells)
 
 
 # Colours

@@ -321,6 +321,64 @@ def test_selected_cells_are_assigned_a_name_and_the_others_keep_theirs(reference
         mapper.write()
 
 
+@pytest.mark.parametrize("kind", ["categorical", "text", "missing"])
+def test_undo_makes_the_column_what_it_was_or_takes_it_away(reference, kind):
+    if kind == "categorical":
+        names = pd.Categorical(["b"] * 100 + ["a"] * 49 + [None], categories=["b", "never", "a"], ordered=True)
+        reference.obs["zone"] = names
+    elif kind == "text":
+        reference.obs["zone"] = np.array(["one", "two", "three"] * 50, dtype=object)
+    reference.obs["last"] = 1
+    before = reference.obs.copy()
+    mapper = SpatialMapper(reference)
+    with pytest.raises(RuntimeError, match="nothing to take back"):
+        mapper.undo()
+    mapper.selection = range(10)
+    mapper.assign("zone", "rim")
+    once = reference.obs.copy()
+    mapper.assign("zone", "core", cells=range(5, 20))
+    assert mapper.undoable == "obs['zone'] = 'core'" and (reference.obs["zone"] == "core").sum() == 15
+    mapper.layers["cells"].color = mapper.layers["regions"].color = "zone"
+    click(mapper, "undo")
+    pd.testing.assert_frame_equal(reference.obs, once)
+    mapper.undo()
+    pd.testing.assert_frame_equal(reference.obs, before)
+    assert mapper.undoable == "" and ("zone" in mapper.columns) == (kind != "missing")
+    assert mapper.color == mapper.layers["regions"].color == (None if kind == "missing" else "zone")
+
+
+def test_what_was_changed_since_is_not_undone(reference):
+    mapper = SpatialMapper(reference)
+    mapper.assign("zone", "rim", cells=range(10))
+    reference.obs["zone"] = "mine"
+    with nothing_raised():
+        click(mapper, "undo")
+    assert "has been changed since 'rim' was assigned" in mapper.error["what"]
+    assert (reference.obs["zone"] == "mine").all() and mapper.undoable == ""
+
+
+def test_a_group_or_an_outlined_region_is_filled_by_a_click():
+    import anndata as ad
+
+    grid = np.stack(np.meshgrid(np.arange(12.0), np.arange(12.0)), -1).reshape(-1, 2)
+    adata = ad.AnnData(np.ones((144, 2), dtype=np.float32), obsm={"spatial": grid})
+    middle = (np.abs(grid - 5.5) < 3).all(1)
+    adata.obs["part"] = pd.Categorical(np.where(middle, "middle", np.where(grid[:, 0] < 6, "left", "right")))
+    mapper = SpatialMapper(adata, color="part")
+    click(mapper, "fill", column="zone", name="in", code=1)
+    assert ((adata.obs["zone"] == "in") == (adata.obs["part"] == "middle")).all()
+    click(mapper, "fill", column="zone", name="out", x=1.0, y=1.0)
+    assert "No region is outlined" in mapper.error["what"]
+    mapper.layers["regions"].visible = True
+    click(mapper, "fill", column="zone", name="out", x=0.5, y=6.2)
+    inside = (adata.obs["zone"] == "out").to_numpy()
+    assert mapper.error is None and inside.sum() > 20 and (adata.obs["part"][inside] == "left").all()
+    click(mapper, "fill", column="zone", name="out", x=-5.0, y=0.0)
+    assert "no outlined region here" in mapper.error["what"]
+    click(mapper, "undo")
+    assert not (adata.obs["zone"] == "out").any() and (adata.obs["zone"] == "in").sum() == middle.sum()
+
+
 def test_squidpys_views_are_shown_with_their_code_and_what_is_wrong_is_told(mapped, query):
     assert list(mapped.statistics["groups"]) == ["reference"], "the query has no places yet"
     mapped.write()

@@ -1,10 +1,9 @@
 /** Cells as points, to look at and to select: a chart with tools, a legend and a table. */
-import {
-  combine, countOf, countsOf, inverse, maskBetween, maskOfCode, modeOf, pack, selectionText, summaryOf, typed, unpack, visible,
-  visibleScale, formatCount,
-} from "./cells.js";
+import { keptHere, keptThere } from "./cell_keepers.js";
+import { modeOf, selectionText, typed, visible, visibleScale, formatCount } from "./cells.js";
 import { breakable, button, element, follow, formatNumber, listen } from "./common.js";
 import { cellLegend } from "./legend.js";
+import { fewer, rasterChart } from "./raster_chart.js";
 import { scatterChart } from "./scatter_chart.js";
 
 const PAPER = { light: "#ffffff", dark: "#1b1b20" };
@@ -32,24 +31,28 @@ function choice(label, options, chosen, onChange, signal) {
 }
 
 /** A chart of a map: the traits that it is drawn from. */
-const PANE = { figure: "figure", positions: "positions", label: "label", axes: "axes" };
+const PANE = { figure: "figure", positions: "positions", label: "label", axes: "axes", picture: "picture" };
 
 /**
  * The cells of a model with the traits of a Python `CellView`, in one chart or several that share selection and colours.
  * @param root gets `data-selected` and `data-color`
  * @param keys the element in which Ctrl+A and Escape select all cells and none; null: the map's own
  * @param panes of each chart: the names of its traits; `title`, an element above it; `isHidden`, a function of a cell;
- *   `dress`, a function that is called with the chart once it is there
+ *   `dress`, a function that is called with the chart once it is there; `shades`, colours of other cells in its picture
  * @param beside elements below the legend
- * @returns the map's element; `setDark`, `setDetached`; `place`, which puts the cells of a pane anew
+ * @returns the map's element; `setDark`, `setDetached`, `setPick`; `place`, which puts the cells of a pane anew
  */
 export function cellMap(model, root, signal, keys = null, panes = [{}], beside = []) {
   const n = model.get("n_cells");
-  let mask = unpack(model.get("selected"), n);
+  const byKernel = Boolean(model.get("by_kernel"));
+  const view = Math.random().toString(36).slice(2, 10); // who asks the kernel for pictures
   let coloring = null;
   let mode = "replace";
   let dark = false;
   let detached = false;
+  let tool = "lasso";
+  let pick = null; // takes a click instead of the selection
+  const cells = byKernel ? keptThere(model, () => detached) : keptHere(model, n, () => detached);
   const charts = panes.map((pane) => ({ ...PANE, ...pane, chart: null }));
   const eachChart = (act) => charts.forEach((one) => { if (one.chart) act(one.chart); });
 
@@ -57,7 +60,10 @@ export function cellMap(model, root, signal, keys = null, panes = [{}], beside =
   const invert = button("Invert");
   const clear = button("Clear", { title: "Esc" });
   const tools = element("div", { class: "scaw-row" },
-    choice("Drag to", [["lasso", "Lasso"], ["box", "Box"], ["move", "Move"]], "lasso", (tool) => eachChart((chart) => chart.setTool(tool)), signal),
+    choice("Drag to", [["lasso", "Lasso"], ["box", "Box"], ["move", "Move"]], tool, (wanted) => {
+      tool = wanted;
+      if (!pick) eachChart((chart) => chart.setTool(tool));
+    }, signal),
     choice("A selection will", [["replace", "Replace"], ["add", "Add", "Shift"], ["subtract", "Subtract", "Alt"]], mode,
       (wanted) => { mode = wanted; eachChart((chart) => chart.setMode(wanted)); }, signal),
     element("span", { class: "scaw-groups" }, all, invert, clear));
@@ -68,8 +74,8 @@ export function cellMap(model, root, signal, keys = null, panes = [{}], beside =
     [one.above, one.below] = ["scaw-axis-y", "scaw-axis-x"].map((name) => element("p", { class: `scaw-axis-name ${name}`, hidden: true }));
   }
   const legend = cellLegend((what, event) => {
-    const chosen = "code" in what ? maskOfCode(coloring.values, what.code) : maskBetween(coloring.values, what.low, what.high);
-    choose(combine(mask, chosen, modeOf(event, mode)));
+    if (pick && "code" in what) pick(what);
+    else cells.choose(what, modeOf(event, mode));
   }, signal);
   const table = button("Table", { "aria-expanded": "false" });
   const whole = button("Show all", { title: "0" });
@@ -86,25 +92,18 @@ export function cellMap(model, root, signal, keys = null, panes = [{}], beside =
         "Keys: in the list ↑ ↓ and Enter (Shift adds, Alt takes away); Ctrl+A all, Esc none, Esc again back to the cell; on the chart ← → ↑ ↓ + − 0")),
     tableHost);
 
-  /** Tell the model; it tells all its views, this one too. */
-  function choose(wanted) {
-    const bits = pack(wanted);
-    model.set("selected", new DataView(bits.buffer));
-    if (!detached) model.save_changes();
-  }
-
   function showSelection() {
-    mask = unpack(model.get("selected"), n);
-    eachChart((chart) => chart.setMask(mask));
+    cells.read();
+    eachChart((chart) => chart.setMask(cells.mask()));
     showCounts();
   }
 
   function showCounts() {
-    const number = countOf(mask);
+    const number = cells.count();
     selected.textContent = selectionText(number, n);
     root.dataset.selected = String(number);
     clear.disabled = number === 0;
-    const counts = coloring.kind === "categories" ? countsOf(coloring.values, coloring.names.length, mask) : null;
+    const counts = coloring.kind === "categories" ? cells.counts() : null;
     legend.show(coloring, shades(), counts);
     const by = coloring.kind === "none" ? "" : `, coloured by ${coloring.label}`;
     for (const one of charts) {
@@ -122,15 +121,16 @@ export function cellMap(model, root, signal, keys = null, panes = [{}], beside =
     return colours;
   }
 
+  const noValue = () => NO_VALUE[dark ? "dark" : "light"];
+
   function readColours() {
-    const content = model.get("coloring");
-    coloring = { ...content, values: typed(content.values, content.dtype) };
-    root.dataset.color = content.key ?? "";
+    coloring = cells.colour();
+    root.dataset.color = coloring.key ?? "";
   }
 
   function showColours() {
     readColours();
-    eachChart((chart) => chart.setColours(coloring, shades(), NO_VALUE[dark ? "dark" : "light"]));
+    eachChart((chart) => chart.setColours(coloring, shades(), noValue()));
     showCounts();
   }
 
@@ -141,7 +141,7 @@ export function cellMap(model, root, signal, keys = null, panes = [{}], beside =
     below.replaceChildren(...breakable(x), " →");
     above.hidden = below.hidden = !x;
     const values = typed(model.get(positions), "float32");
-    if (isHidden) for (let i = 0; i < n; i += 1) if (isHidden(i)) values[i] = NaN;
+    if (isHidden && !byKernel) for (let i = 0; i < n; i += 1) if (isHidden(i)) values[i] = NaN;
     return { x: values.subarray(0, n), y: values.subarray(n), oneScale, yDown, extent };
   }
 
@@ -156,7 +156,7 @@ export function cellMap(model, root, signal, keys = null, panes = [{}], beside =
     const share = (part, total) => (total ? `${((100 * part) / total).toFixed(1)} %` : "–");
     const row = (cells) => element("tr", {}, ...cells.map((text, i) => element(i ? "td" : "th", i ? {} : { scope: "row" }, text)));
     let head = ["cells", "all", "selected", "selected of all"];
-    let rows = [["all", formatCount(n), formatCount(countOf(mask)), share(countOf(mask), n)]];
+    let rows = [["all", formatCount(n), formatCount(cells.count()), share(cells.count(), n)]];
     if (counts) {
       head[0] = coloring.label;
       const groups = coloring.names.map((name, i) =>
@@ -164,25 +164,43 @@ export function cellMap(model, root, signal, keys = null, panes = [{}], beside =
       rows = [...groups, ...rows];
     } else if (coloring.kind === "numbers") {
       head = [coloring.label, "cells", "lowest", "median", "mean", "highest"];
-      const every = new Uint8Array(n).fill(1);
-      rows = [["all", every], ["selected", mask]].map(([name, of]) => {
-        const { n: count, ...facts } = summaryOf(coloring.values, of);
-        return [name, formatCount(count), ...Object.values(facts).map(formatNumber)];
-      });
+      rows = cells.summaries().map(({ n: count, ...facts }, i) =>
+        [["all", "selected"][i], formatCount(count), ...Object.values(facts).map(formatNumber)]);
     }
     tableHost.replaceChildren(element("table", { class: "scaw-table" },
       element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col" }, text)))),
       element("tbody", {}, ...rows.map(row))));
   }
 
+  /** A chart of the cells, or of pictures of them. */
+  async function chartIn(one) {
+    const [item, version] = [model.get(one.figure), model.get("bokeh_version")];
+    if (!byKernel) {
+      const names = await unzipped(model.get("names"));
+      one.host.replaceChildren();
+      return scatterChart(one.host, item, version, { ...places(one), names }, cells.select, signal);
+    }
+    one.host.replaceChildren();
+    const ask = (seen) => {
+      const own = shades();
+      const colours = { own: coloring.kind === "numbers" ? [...fewer(own), noValue()] : own, ...one.shades?.(dark) };
+      cells.look(one.picture, view, { ...seen, colours });
+    };
+    return rasterChart(one.host, item, version, places(one), ask, (corners, how) => cells.surround(one.picture, corners, how), signal);
+  }
+
+  function showPicture(one) {
+    const { png, ...picture } = model.get(one.picture);
+    one.chart?.show({ ...picture, png }, picture.view === view).catch((error) => {
+      if (!signal.aborted) one.host.setAttribute("data-problem", error.message);
+    });
+  }
+
   async function draw(one) {
     const { host } = one;
-    let drawnPositions = null;
+    const drawnPositions = model.get(one.positions);
     try {
-      const names = await unzipped(model.get("names"));
-      drawnPositions = model.get(one.positions);
-      host.replaceChildren();
-      one.chart = await scatterChart(host, model.get(one.figure), model.get("bokeh_version"), { ...places(one), names }, choose, signal);
+      one.chart = await chartIn(one);
     } catch (error) {
       host.replaceChildren(element("p", { class: "scaw-problem" }, `The cells could not be drawn: ${error.message}`));
       return;
@@ -191,19 +209,25 @@ export function cellMap(model, root, signal, keys = null, panes = [{}], beside =
     if (!chart) return; // the view was closed meanwhile
     chart.setDark(dark);
     chart.setMode(mode);
-    chart.setColours(coloring, shades(), NO_VALUE[dark ? "dark" : "light"]);
-    chart.setMask(mask);
+    if (pick) chart.setTool(null);
+    chart.setColours(coloring, shades(), noValue());
+    chart.setMask(cells.mask());
     one.dress?.(chart);
-    if (model.get(one.positions) !== drawnPositions) showPlaces(one);
+    if (byKernel) showPicture(one);
+    else if (model.get(one.positions) !== drawnPositions) showPlaces(one);
     host.dataset.ready = "true";
   }
 
-  follow(model, ["selected"], showSelection, signal);
+  follow(model, [cells.trait], showSelection, signal);
   follow(model, ["coloring"], showColours, signal);
-  for (const one of charts) follow(model, [one.positions], () => showPlaces(one), signal);
-  listen(all, "click", () => choose(new Uint8Array(n).fill(1)), signal);
-  listen(invert, "click", () => choose(inverse(mask)), signal);
-  listen(clear, "click", () => choose(new Uint8Array(n)), signal);
+  for (const one of charts) {
+    follow(model, [byKernel ? one.axes : one.positions], () => showPlaces(one), signal);
+    if (byKernel) follow(model, [one.picture], () => showPicture(one), signal);
+  }
+  if (byKernel) follow(model, ["edition"], () => eachChart((chart) => chart.askAnew(0)), signal);
+  listen(all, "click", () => cells.choose({ what: "all" }), signal);
+  listen(invert, "click", () => cells.choose({ what: "inverse" }), signal);
+  listen(clear, "click", () => cells.choose({ what: "none" }), signal);
   listen(whole, "click", () => eachChart((chart) => chart.fit()), signal);
   listen(closer, "click", () => eachChart((chart) => chart.move(0, 0, 0.8)), signal);
   listen(farther, "click", () => eachChart((chart) => chart.move(0, 0, 1.25)), signal);
@@ -214,12 +238,16 @@ export function cellMap(model, root, signal, keys = null, panes = [{}], beside =
   }, signal);
   listen(keys ?? node, "keydown", (event) => {
     if (event.target.closest("input, select")) return;
-    if (event.key === "Escape" && countOf(mask)) choose(new Uint8Array(n));
-    else if (event.key.toLowerCase() === "a" && (event.ctrlKey || event.metaKey)) choose(new Uint8Array(n).fill(1));
+    if (event.key === "Escape" && cells.count()) cells.choose({ what: "none" });
+    else if (event.key.toLowerCase() === "a" && (event.ctrlKey || event.metaKey)) cells.choose({ what: "all" });
     else return;
     event.preventDefault();
   }, signal);
   for (const one of charts) {
+    listen(one.host, "click", (event) => {
+      const place = pick && one.chart?.placeOf(event);
+      if (place) pick({ pane: one.picture, ...place });
+    }, signal);
     listen(one.host, "keydown", (event) => {
       const steps = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1], "+": [0, 0, 0.8], "-": [0, 0, 1.25] };
       if (event.ctrlKey || event.metaKey || !one.chart) return;
@@ -239,10 +267,16 @@ export function cellMap(model, root, signal, keys = null, panes = [{}], beside =
       dark = isDark;
       eachChart((chart) => {
         chart.setDark(dark);
-        chart.setColours(coloring, shades(), NO_VALUE[dark ? "dark" : "light"]);
+        chart.setColours(coloring, shades(), noValue());
       });
       showCounts();
     },
     setDetached(gone) { detached = gone; },
+    /** @param wanted what a click on a group (`{ code }`) or into a chart (`{ pane, x, y }`) does; null: it selects */
+    setPick(wanted) {
+      pick = wanted;
+      eachChart((chart) => chart.setTool(pick ? null : tool));
+      node.toggleAttribute("data-picking", Boolean(pick));
+    },
   };
 }

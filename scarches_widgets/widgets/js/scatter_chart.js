@@ -1,6 +1,7 @@
 /** Points of cells in a Bokeh figure that Python has laid out (embedding_view.py): data, colours, selection, sight. */
 import { embedFigure, paint } from "./bokeh_figure.js";
-import { drawingOrder, fittedRanges, maskOf, modeOf, moved, placesOf, sameMask, taken } from "./cells.js";
+import { drawingOrder, maskOf, modeOf, placesOf, sameMask, taken } from "./cells.js";
+import { chartSight } from "./chart_sight.js";
 import { element, formatNumber, listen } from "./common.js";
 
 const BOKEH_MODES = { replace: "replace", add: "append", subtract: "subtract" };
@@ -14,8 +15,7 @@ const BOKEH_MODES = { replace: "replace", add: "append", subtract: "subtract" };
 export async function scatterChart(host, item, version, cells, onSelect, signal) {
   const figure = await embedFigure(host, item, version, signal);
   if (!figure) return null;
-  const [plot, source, mapper] = ["chart", "cells", "colours"].map(figure.named);
-  const [xRange, yRange, wheel] = ["x", "y", "wheel"].map(figure.named);
+  const [source, mapper] = ["cells", "colours"].map(figure.named);
   const tools = Object.fromEntries(["lasso", "box", "move"].map((name) => [name, figure.named(name)]));
   const order = drawingOrder(cells.x.length);
   const tip = element("div", { class: "scaw-tip", "aria-hidden": "true", hidden: true });
@@ -24,40 +24,8 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
   let mode = "replace";
   let drawn = new Uint8Array(order.length); // the selection that the chart shows
   let applying = false; // a change comes from here, not from a gesture
-  let whole = true; // all cells are in sight, as long as nobody moves or zooms
+  const sight = chartSight(figure, host, cells, signal);
 
-  function setRanges({ x, y }) {
-    applying = true;
-    xRange.setv(x);
-    yRange.setv(y);
-    applying = false;
-  }
-
-  function fit() {
-    if (!plot.inner_width || !plot.inner_height) return;
-    whole = true;
-    const { x: acrossOf, y: upOf } = cells.extent ?? cells;
-    const { x, y } = fittedRanges(acrossOf, upOf, plot.inner_width, plot.inner_height, cells.oneScale);
-    setRanges({ x, y: cells.yDown ? { start: y.end, end: y.start } : y });
-  }
-
-  function move(right, up, zoom = 1) {
-    whole = false;
-    setRanges({ x: moved(xRange, right, zoom), y: moved(yRange, up, zoom) });
-  }
-
-  /** One scale for both axes stays one after the frame has another shape. */
-  function reshape() {
-    if (whole) fit();
-    else if (plot.inner_width && cells.oneScale) {
-      const scale = (xRange.end - xRange.start) / plot.inner_width;
-      setRanges({ x: moved(xRange, 0), y: moved(yRange, 0, (scale * plot.inner_height) / Math.abs(yRange.end - yRange.start)) });
-    }
-  }
-
-  const inHand = () => { if (!applying) whole = false; };
-  xRange.properties.start.change.connect(inHand);
-  for (const side of ["inner_width", "inner_height"]) plot.properties[side].change.connect(reshape);
   source.selected.properties.indices.change.connect(() => {
     if (applying) return;
     drawn = maskOf(source.selected.indices, order);
@@ -78,20 +46,17 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
     tools.box.mode = asked;
     host.focus({ preventScroll: true });
   }, signal);
-  // the wheel scrolls the page unless the chart has the focus
-  listen(host, "focusin", () => { wheel.active = true; }, signal);
-  listen(host, "focusout", () => { wheel.active = false; }, signal);
 
-  figure.view.canvas_view?.events_el?.setAttribute("tabindex", "-1"); // one stop for Tab is enough: the host
   let [x, y] = [taken(cells.x, order), taken(cells.y, order)];
   let value = [];
   const put = () => source.setv({ data: { x, y, value } }, { check_eq: false });
-  fit();
+  sight.fit();
 
   return { // has no points before setColours
     figure,
-    fit,
-    move,
+    fit: sight.fit,
+    move: sight.move,
+    placeOf: sight.placeOf,
     /** @param colours of the groups, or of the scale from `coloring.low` to `coloring.high` */
     setColours(coloring, colours, noValue) {
       const { kind, values, low, high, label } = coloring;
@@ -108,7 +73,7 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
     setPlaces(places, stay = false) {
       Object.assign(cells, places);
       [x, y] = [taken(cells.x, order), taken(cells.y, order)];
-      if (!stay) fit();
+      if (!stay) sight.fit();
       put();
     },
     setMask(mask) {
@@ -119,7 +84,7 @@ export async function scatterChart(host, item, version, cells, onSelect, signal)
       applying = false;
     },
     setMode(wanted) { mode = wanted; },
-    setTool(name) { tools[name].active = true; },
+    setTool(name) { for (const [one, tool] of Object.entries(tools)) tool.active = one === name; },
     setDark(dark) { paint(figure.document, dark, host); },
   };
 }

@@ -19,6 +19,9 @@ export function below(confidence, threshold) {
   return n;
 }
 
+/** The same of many cells, of which the kernel has told the numbers below each hundredth. */
+export const belowOf = (counts, threshold) => counts[Math.round(100 * threshold)];
+
 export function unassignedWords(n, total) {
   return `${formatCount(n)} of ${formatCount(total)} cells unassigned (${percent(n / Math.max(1, total))})`;
 }
@@ -68,14 +71,16 @@ function thresholdRow(model, signal, moved) {
   const bars = element("span", { class: "scaw-spark", "aria-hidden": "true" });
   const node = element("div", { class: "scaw-row scaw-threshold-row", hidden: true },
     element("label", { for: id }, "Keep cells of confidence at least "), element("span", { class: "scaw-sparked" }, bars, slider), number, words);
+  const byKernel = model.get("by_kernel");
   let confidence = new Float32Array(0);
   let timer = null;
 
   function say() {
     const threshold = Number(slider.value);
     number.textContent = threshold.toFixed(2);
-    const n = below(confidence, threshold);
-    words.textContent = unassignedWords(n, confidence.length);
+    const { below: counts, n_cells: total } = model.get("results");
+    const n = byKernel && counts ? belowOf(counts, threshold) : below(confidence, threshold);
+    words.textContent = unassignedWords(n, byKernel ? total ?? 0 : confidence.length);
     words.dataset.n = String(n);
     slider.setAttribute("aria-valuetext", `${threshold.toFixed(2)}, ${words.textContent}`);
   }
@@ -89,7 +94,7 @@ function thresholdRow(model, signal, moved) {
 
   function show() {
     confidence = typed(model.get("confidence"), "float32");
-    node.hidden = !confidence.length;
+    node.hidden = byKernel ? !model.get("results").below : !confidence.length;
     const counts = model.get("results").histogram ?? [];
     const highest = Math.max(1, ...counts);
     bars.replaceChildren(...counts.map((count) => element("i", { style: `height:${(100 * count) / highest}%` })));
@@ -109,21 +114,60 @@ function thresholdRow(model, signal, moved) {
   return { node, slider, show, isHidden: (cell) => confidence.length > 0 && confidence[cell] < Number(slider.value) };
 }
 
-/** Names for the selected cells, and results, into the AnnData. */
-function writeRow(model, signal) {
+/**
+ * Names for the selected cells, or for those of a group or region that is clicked, into the AnnData, and back.
+ * @param setPick from `cellMap`
+ */
+function writeRow(model, signal, setPick) {
   const column = element("input", { class: "scaw-input", type: "text", value: "region", size: 12, "aria-label": "Column of obs" });
   const name = element("input", { class: "scaw-input", type: "text", placeholder: "name", size: 14, "aria-label": "Name for the selected cells" });
-  const assign = button("Assign");
+  const assign = button("Assign", { title: "To the selected cells" });
+  const fill = button("Fill", { "aria-pressed": "false", title: "To each group or outlined region that is clicked" });
+  const undo = button("Undo");
+  const hint = element("p", { class: "scaw-hint", role: "status", hidden: true },
+    "Each group in the list that is clicked, or chosen with Enter, gets the name, and so does each outlined region of the tissue. Esc ends it.");
   const list = element("ul", { class: "scaw-written", "aria-label": "Written", "aria-live": "polite" });
-  const node = element("div", {}, element("div", { class: "scaw-row" }, element("span", {}, "Selected cells: set obs column "), column,
-    element("span", {}, " to "), name, assign), list);
-  const go = () => model.send({ op: "assign", column: column.value, name: name.value });
+  const node = element("div", {}, element("div", { class: "scaw-row" }, element("span", {}, "Set obs column "), column,
+    element("span", {}, " to "), name, element("span", { class: "scaw-groups" }, assign, fill), undo), hint, list);
+  const names = () => ({ column: column.value, name: name.value });
+  const go = () => model.send({ op: "assign", ...names() });
+  const isFilling = () => fill.getAttribute("aria-pressed") === "true";
+
+  function setFilling(wanted) {
+    fill.setAttribute("aria-pressed", String(wanted));
+    hint.hidden = !wanted;
+    setPick(wanted ? ({ pane, ...where }) => {
+      if (pane !== "picture") model.send({ op: "fill", ...where, ...names() });
+    } : null);
+  }
+
+  function takeBack() {
+    if (model.get("undoable")) model.send({ op: "undo" });
+  }
+
   listen(assign, "click", go, signal);
   listen(name, "keydown", (event) => { if (event.key === "Enter" && !event.ctrlKey) go(); }, signal);
-  const show = () => list.replaceChildren(...model.get("written").slice(-5).map((text) => element("li", {}, "✓ Written: ", text)));
-  follow(model, ["written"], show, signal);
+  listen(fill, "click", () => setFilling(!isFilling()), signal);
+  listen(undo, "click", takeBack, signal);
+  const show = () => {
+    list.replaceChildren(...model.get("written").slice(-5).map((text) => element("li", {}, "✓ Written: ", text)));
+    const last = model.get("undoable");
+    undo.title = last ? `Takes back: ${last} (Ctrl+Z)` : "Nothing was assigned";
+    undo.setAttribute("aria-disabled", String(!last));
+  };
+  follow(model, ["written", "undoable"], show, signal);
   show();
-  return { node, controls: [column, name, assign] };
+  return {
+    node,
+    controls: [column, name, assign, fill, undo],
+    /** @returns whether the key was for this */
+    onKey(event) {
+      if (event.key === "Escape" && isFilling()) setFilling(false);
+      else if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.target.closest("input[type=text]")) takeBack();
+      else return false;
+      return true;
+    },
+  };
 }
 
 /** The whole board. */
@@ -136,16 +180,22 @@ export function board(model, signal) {
   const layers = layerList(model, signal);
   const drawn = tissueLayers(model, signal);
   let map = null;
+  let write = null;
+  listen(node, "keydown", (event) => { // before the map, which has its own use for Escape
+    if (!write.onKey(event)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }, signal);
   const threshold = thresholdRow(model, signal, () => map?.place(0));
   const problem = element("p", { class: "scaw-notice scaw-warning", hidden: true });
   const waiting = element("p", { class: "scaw-hint" });
   const title = (words, ...more) => element("div", { class: "scaw-pane-head" }, element("h4", {}, words), ...more);
   map = cellMap(model, node, signal, node, [
-    { figure: "tissue_figure", positions: "tissue", label: "tissue_label", axes: "tissue_axes", isHidden: threshold.isHidden, dress: drawn.dress,
+    { figure: "tissue_figure", positions: "tissue", label: "tissue_label", axes: "tissue_axes", picture: "tissue_picture", shades: drawn.shades, isHidden: threshold.isHidden, dress: drawn.dress,
       title: element("div", {}, title("Tissue", section.node, plane.node), problem, waiting) },
     { title: element("div", {}, title("The same cells", basis.node)) },
   ], [layers.node]);
-  const write = writeRow(model, signal);
+  write = writeRow(model, signal, map.setPick);
   node.append(element("div", { class: "scaw-row" }, color.node), map.node, threshold.node, write.node);
   threshold.show();
 
@@ -154,10 +204,11 @@ export function board(model, signal) {
     problem.hidden = !problem.textContent;
     problem.closest(".scaw-pane").toggleAttribute("data-empty", !problem.hidden);
     const isQuery = model.get("layer_states").some(({ name }) => name === "predicted");
-    waiting.textContent = isQuery && !model.get("confidence")?.byteLength ? "The reference. The query's cells appear here when they are mapped." : "";
+    const isPlaced = Boolean(model.get("results").method);
+    waiting.textContent = isQuery && !isPlaced ? "The reference. The query's cells appear here when they are mapped." : "";
     waiting.hidden = !waiting.textContent || !problem.hidden;
   }
-  follow(model, ["tissue_problem", "layer_states", "confidence"], show, signal);
+  follow(model, ["tissue_problem", "layer_states", "results"], show, signal);
   show();
   followTheme(node, (dark) => { map.setDark(dark); drawn.setDark(dark); layers.setDark(dark); }, signal);
   followKernel(model, (gone) => {

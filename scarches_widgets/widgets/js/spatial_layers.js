@@ -1,6 +1,7 @@
 /** The layers below and above the selectable cells of a tissue: drawn in its chart, switched in a list. */
 import { drawingOrder, taken, typed, visible, visibleScale } from "./cells.js";
 import { element, follow, listen } from "./common.js";
+import { fewer } from "./raster_chart.js";
 
 const PAPER = { light: "#ffffff", dark: "#1b1b20" };
 const GREY = { light: "#a6a6ae", dark: "#6c6c78" };
@@ -82,8 +83,17 @@ export function tissueLayers(model, signal) {
   for (const [name, show] of Object.entries(all)) follow(model, [name], () => { if (chart) show(); }, signal);
   follow(model, ["layer_states"], showStates, signal);
   signal.addEventListener("abort", () => { if (picture) URL.revokeObjectURL(picture); });
+  /** Of the reference's cells, where the kernel draws them. */
+  function shades(dark) {
+    const coloring = model.get("reference_cells");
+    if (coloring.kind === undefined) return {};
+    const own = shadesOf(coloring, dark ? "dark" : "light");
+    return { reference: coloring.kind === "numbers" ? [...fewer(own), GREY[dark ? "dark" : "light"]] : own };
+  }
+
   const showAll = () => { for (const show of Object.values(all)) show(); };
   return {
+    shades,
     dress(drawn) {
       chart = drawn;
       showStates();

@@ -21,16 +21,12 @@ async function evaluated(source) {
 }
 
 export default {
-  async initialize({ model }) {
+  initialize({ model }) { // without waiting for the script: a model that is not ready within 2 s is a fault to anywidget
     const entry = bokehEntry(model.get("version"));
     const source = model.get("source");
     if (!entry.started && source.byteLength) {
       entry.started = true;
-      try {
-        entry.resolve(await evaluated(await unpacked(source)));
-      } catch (error) {
-        entry.reject(error);
-      }
+      unpacked(source).then(evaluated).then(entry.resolve, entry.reject);
     }
     model.set("source", new DataView(new ArrayBuffer(0))); // not saved back: keeps 0.5 MB out of saved notebooks
   },

@@ -1,5 +1,6 @@
 """Models that travel: save and load any of them with a card, read those of scvi-tools and scArches, and share ours."""
 
+from . import zenodo
 from .cards import Compatibility, ModelCard, compatibility, read_card
 from .folders import load, save
 from .foreign import UnsupportedModel
@@ -18,4 +19,5 @@ __all__ = [
     "read_card",
     "save",
     "to_scvi_tools",
+    "zenodo",
 ]

@@ -21,6 +21,7 @@ from ..training.options import typed
 
 M = TypeVar("M", bound=Model)
 LARGEST_ADDITION = 256_000_000  # bytes of what a network has and the file does not
+MOST_PARTS = 64  # of an option that is a list
 LARGEST_GENE_LIST = 20_000_000  # bytes
 
 
@@ -38,6 +39,14 @@ def names_of(values: Any) -> tuple[str, ...]:
 
 def text_or_none(value: Any) -> str | None:
     return None if value is None else names_of([value])[0]
+
+
+def check_plain(options: dict[str, Any]) -> None:
+    """Refuse options that are no numbers, words or short lists of them: others may be without end when shown."""
+    for name, value in options.items():
+        parts = value if isinstance(value, list | tuple) and len(value) <= MOST_PARTS else [value]
+        if not all(part is None or isinstance(part, str | int | float | bool | np.generic) for part in parts):
+            raise DamagedFile(f"The option '{shown(name)}' of the file's model is no number, word or short list.")
 
 
 def assembled(cls: type[M], config: dict, schema: dict, weights: Weights, adata, is_trained: bool) -> M:

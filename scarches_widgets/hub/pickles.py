@@ -123,7 +123,7 @@ def _guarded(path: str | os.PathLike, read: Callable[[io.BufferedIOBase, _Budget
         reason = str(error)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OverflowError) as error:
         reason = f"it is damaged or cut short ({shown(error)})"
-    except (zipfile.BadZipFile, struct.error) as error:
+    except (zipfile.BadZipFile, struct.error, RecursionError) as error:
         reason = f"it is damaged or cut short ({shown(error)})"
     raise DamagedFile(
         f"'{path}' was not read: {reason}. It looks like {file_kind(path)}. Nothing of it was run. Get the file again "
@@ -269,9 +269,13 @@ class _Builder:
                 case "EMPTY_TUPLE":
                     stack.append(())
                 case "LIST" | "TUPLE" | "FROZENSET":
-                    stack.append({"LIST": list, "TUPLE": tuple, "FROZENSET": frozenset}[code.name](since_mark()))
+                    items = since_mark()
+                    if code.name == "FROZENSET":
+                        _check_keys(items)
+                    stack.append({"LIST": list, "TUPLE": tuple, "FROZENSET": frozenset}[code.name](items))
                 case "DICT":
                     items = since_mark()
+                    _check_keys(items[::2])
                     stack.append(dict(zip(items[::2], items[1::2])))
                 case "TUPLE1" | "TUPLE2" | "TUPLE3":
                     n = int(code.name[-1])
@@ -312,9 +316,9 @@ class _Builder:
             raise _Refused("it refers to something outside of it")
         _, kind, name, _, n = key[:5]
         dtype = DTYPES.get(kind.text.removeprefix("torch.")) if isinstance(kind, Name) else None
-        if dtype is None or type(n) is not int or n < 0 or (len(key) > 5 and key[5] is not None):
-            raise _Refused(f"it has a tensor of an unknown type ({shown(getattr(kind, 'text', kind))})")
-        return self.storage_of(np.dtype(dtype), str(name), n)
+        if dtype is None or not isinstance(name, str) or type(n) is not int or n < 0 or any(key[5:]):
+            raise _Refused(f"it has a tensor of an unknown type ({shown(getattr(kind, 'text', type(kind).__name__))})")
+        return self.storage_of(np.dtype(dtype), name, n)
 
     def called(self, name: Any, arguments: Any) -> Any:
         """What the file wants made by calling a name, made by this class."""
@@ -331,6 +335,7 @@ class _Builder:
                 return OrderedDict()
             case "collections.OrderedDict", (list(pairs),):
                 self.budget.spend(100 * len(pairs))
+                _check_keys([key for key, _ in pairs])
                 return OrderedDict(pairs)
             case (("collections.defaultdict" | "scvi.utils._attrdict.attrdict"), _):
                 return {}
@@ -355,6 +360,7 @@ class _Builder:
                 return Stand()
             case (("builtins.set" | "builtins.frozenset" | "builtins.list"), (list(items),)):
                 self.budget.spend(100 * len(items))
+                _check_keys(items)
                 return set(items) if name.text != "builtins.list" else list(items)
             case (("builtins.dict" | "builtins.list" | "builtins.set"), ()):
                 return {"dict": dict, "list": list, "set": set}[name.text.removeprefix("builtins.")]()
@@ -412,6 +418,8 @@ BUILT = {
 
 def _known(module: Any, name: Any) -> Name:
     """A name that a model file may have."""
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise _Refused("it names something by what is no text")
     text = f"{module}.{name}".replace("__builtin__.xrange", "builtins.range")  # Python 2's names, of old protocols
     text = text.replace("__builtin__.", "builtins.", 1)
     if text in BUILT or STANDS.fullmatch(text):
@@ -419,11 +427,18 @@ def _known(module: Any, name: Any) -> Name:
     raise _Refused(f"it names {shown(text)}, which no model needs and which could run code")
 
 
+def _check_keys(keys: list[Any]) -> None:
+    """Refuse keys that take long to compare: tuples within tuples, a million deep, overflow the stack."""
+    if not all(isinstance(key, str | int | float | bytes | Name | None) for key in keys):
+        raise _Refused("it has a key that is neither text nor a number")
+
+
 def _append(target: Any, items: list[Any]) -> None:
     match target:
         case list():
             target.extend(items)
         case set():
+            _check_keys(items)
             target.update(items)
         case Stand():
             pass
@@ -434,6 +449,7 @@ def _append(target: Any, items: list[Any]) -> None:
 def _set(target: Any, items: list[tuple[Any, Any]]) -> None:
     match target:
         case dict():
+            _check_keys([key for key, _ in items])
             target.update(items)
         case Stand():
             pass

@@ -20,10 +20,12 @@ from torch import Tensor
 from ..data.container import DamagedFile
 from ..data.names import listed, shown
 from ..models import EXPIMAP, TRVAE, scPoli
-from .foreign import UnsupportedModel, Weights, assembled, names_of, read_gene_list, text_or_none
+from .foreign import UnsupportedModel, Weights, assembled, check_plain, names_of, read_gene_list, text_or_none
 from .pickles import read_pickle, read_torch
 
 logger = logging.getLogger(__name__)
+OPTIONS = ("hidden_layer_sizes_", "dr_rate_", "recon_loss_", "latent_dim_", "mmd_on_", "mmd_boundary_", "beta_",
+           "embedding_dims_", "embedding_dim_", "embedding_max_norm_")  # fmt: skip
 FILES = ("model_params.pt", "attr.pkl", "var_names.csv")
 
 
@@ -100,19 +102,23 @@ def _expimap(said: dict, tensors: dict, genes: tuple[str, ...], terms: Sequence[
             "This expiMap is a query's, with programs of its own, which are not read. Read its reference, and map the "
             "query onto that."
         )
-    last = said.get("decoder_last_layer_") or {"nb": "softmax", "mse": "identity"}.get(said["recon_loss_"])
-    if last != {"nb": "softmax", "mse": "relu"}.get(said["recon_loss_"]) or said.get("use_l_encoder_"):
+    config, last = _network(said), text_or_none(said.get("decoder_last_layer_"))
+    likelihood = config["gene_likelihood"]
+    last = last or {"nb": "softmax", "mse": "identity"}.get(likelihood)
+    if last != {"nb": "softmax", "mse": "relu"}.get(likelihood) or said.get("use_l_encoder_"):
         raise UnsupportedModel(
             f"This expiMap ends in '{shown(last)}' (decoder_last_layer) or learns library sizes, as the network here "
             "does not."
         )
-    n_terms = said["latent_dim_"]
+    weights = _OfEXPIMAP(tensors)
+    mask, (n_genes, n_terms) = said["mask_"], weights.take("decoder.L0.expr_L.weight").shape
+    if len(mask) != n_terms or any(len(row) != n_genes for row in mask):
+        raise DamagedFile("The expiMap's mask does not have a row for each program and a column for each gene.")
+    weights.mask = torch.from_numpy(np.asarray(mask, dtype=np.float32).T.copy())
     terms = [f"program_{i}" for i in range(n_terms)] if terms is None else names_of(terms)
     if len(terms) != n_terms:
         raise ValueError(f"terms names {len(terms)} programs, and the expiMap has {n_terms}.")
-    config = _network(said) | {"terms": tuple(terms), "soft_mask": bool(said.get("soft_mask_", False))}
-    weights = _OfEXPIMAP(tensors)
-    weights.mask = torch.from_numpy(np.asarray(said["mask_"], dtype=np.float32).T.copy())
+    config |= {"terms": tuple(terms), "soft_mask": bool(said.get("soft_mask_", False))}
     return assembled(EXPIMAP, config, _schema(said, genes), weights, adata, said["is_trained_"] is True)
 
 
@@ -125,7 +131,7 @@ def _scpoli(said: dict, tensors: dict, genes: tuple[str, ...], adata) -> scPoli:
     levels = [(text_or_none(key), names_of(names)) for key, names in conditions.items()]
     keys = [text_or_none(key) for key in said["cell_type_keys_"] or ()]
     cell_types = said["cell_types_"] or {}
-    labels = {key: [name for name, of in cell_types.items() if key in map(str, of)] for key in keys}
+    labels = {key: [name for name, of in cell_types.items() if key in names_of(of)] for key in keys}
     dims = said["embedding_dims_"] if "embedding_dims_" in said else said["embedding_dim_"]
     config = _network(said) | {
         "n_latent": said["latent_dim_"],
@@ -149,6 +155,7 @@ def _scpoli(said: dict, tensors: dict, genes: tuple[str, ...], adata) -> scPoli:
 
 def _network(said: dict) -> dict[str, Any]:
     """Options that all three have."""
+    check_plain({name: said.get(name) for name in OPTIONS})
     return {
         "hidden_layer_sizes": tuple(said["hidden_layer_sizes_"]),
         "dropout_rate": said["dr_rate_"],

@@ -27,7 +27,7 @@ from ..data.container import DamagedFile
 from ..data.names import listed, shown
 from ..models import SCANVI, SCVI, TOTALVI
 from ..training.options import respelled
-from .foreign import UnsupportedModel, Weights, assembled, names_of, read_gene_list, text_or_none
+from .foreign import UnsupportedModel, Weights, assembled, check_plain, names_of, read_gene_list, text_or_none
 from .pickles import read_pickle, read_torch
 
 CLASSES = {"SCVI": SCVI, "SCANVI": SCANVI, "TOTALVI": TOTALVI}
@@ -42,9 +42,8 @@ ONLY = {  # options that networks here have in one form
     "batch_representation": ("one-hot",),
     "gene_likelihood": ("zinb", "nb", "poisson"),
     "var_activation": (None,),
-    "extra_encoder_kwargs": (None, {}),
-    "batch_embedding_kwargs": (None, {}),
 }
+EMPTY = ("extra_encoder_kwargs", "batch_embedding_kwargs")  # options that must not be used
 
 
 @dataclass
@@ -120,7 +119,8 @@ def _from_registry(tensors: dict, genes: Any, attributes: dict, folder: Path) ->
     """Since 0.15."""
     try:
         registry, fields = attributes["registry_"], attributes["registry_"]["field_registries"]
-        name, version = str(registry.get("model_name") or _told(tensors)), _version(registry["scvi_version"])
+        name = text_or_none(registry.get("model_name")) or _told(tensors)
+        version = _version(registry["scvi_version"])
         if name not in CLASSES:
             raise UnsupportedModel(f"'{folder}' holds a {shown(name)}; {listed(CLASSES)} can be read.")
         states = {what: entry["state_registry"] for what, entry in fields.items()}
@@ -130,7 +130,7 @@ def _from_registry(tensors: dict, genes: Any, attributes: dict, folder: Path) ->
         batch, labels = states["batch"], states["labels"]
         schema = {
             "genes": names_of(genes),
-            "layer": places["X"]["attr_key"] if places["X"]["attr_name"] == "layers" else None,
+            "layer": text_or_none(places["X"]["attr_key"]) if places["X"]["attr_name"] == "layers" else None,
             **_batch(batch["original_key"], batch["categorical_mapping"]),
             **_labels(labels["original_key"], labels["categorical_mapping"], labels.get("unlabeled_category")),
         }
@@ -139,7 +139,7 @@ def _from_registry(tensors: dict, genes: Any, attributes: dict, folder: Path) ->
         schema["categorical_covariates"] = tuple((key, names_of(covariates["mappings"][key])) for key in keys)
         schema["continuous_covariates"] = names_of((states.get("extra_continuous_covs") or {}).get("columns", ()))
         if place := places.get("size_factor"):
-            schema["size_factor_key"] = _original(registry, "size_factor_key") or place["attr_key"]
+            schema["size_factor_key"] = text_or_none(_original(registry, "size_factor_key") or place["attr_key"])
         measured: dict[str, np.ndarray] = {}
         if name == "TOTALVI":
             place, proteins = places["proteins"], states["proteins"]
@@ -169,7 +169,7 @@ def _from_setup_dict(tensors: dict, genes: tuple[str, ...], attributes: dict, fo
         batch, labels = mappings["_scvi_batch"], mappings["_scvi_labels"]
         schema = {
             "genes": genes,
-            "layer": places["X"]["attr_key"] if places["X"]["attr_name"] == "layers" else None,
+            "layer": text_or_none(places["X"]["attr_key"]) if places["X"]["attr_name"] == "layers" else None,
             **_batch(batch["original_key"], batch["mapping"]),
             **_labels(labels["original_key"], labels["mapping"], unlabeled if name == "SCANVI" else None),
         }
@@ -205,7 +205,7 @@ def _told(tensors: Mapping[str, Any]) -> str:
 
 
 def _version(text: Any) -> tuple[int, int]:
-    found = re.match(r"(\d{1,4})\.(\d{1,4})", str(text))
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", text) if isinstance(text, str) else None
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
@@ -245,6 +245,12 @@ def _flat(parameters: dict) -> dict[str, Any]:
 def _config(saved: _Saved) -> dict[str, Any]:
     """The options of our network; refuses what it cannot do."""
     options = {name: value for name, value in saved.options.items() if name not in NOT_OF_THE_NETWORK}
+    classifier = options.pop("classifier_parameters", None) or {}
+    in_decoder = options.pop("extra_decoder_kwargs", None) or {}
+    for name in EMPTY:
+        if options.pop(name, None):
+            raise UnsupportedModel(f"This {saved.name} has {name}, which the network here lacks.")
+    check_plain(options)
     for name, allowed in ONLY.items():
         value = options[name] if name == "gene_likelihood" else options.pop(name, allowed[0])
         if value not in allowed:
@@ -252,8 +258,6 @@ def _config(saved: _Saved) -> dict[str, Any]:
                 f"This {saved.name} has {name}={shown(repr(value))}, which the network here cannot compute "
                 f"(it can: {listed(map(repr, allowed))})."
             )
-    classifier = options.pop("classifier_parameters", None) or {}
-    in_decoder = options.pop("extra_decoder_kwargs", None) or {}
     if set(classifier) - {"logits"} or set(in_decoder) - {"activation_function_bg"}:
         raise UnsupportedModel(f"This {saved.name} has options of classifier or decoder that the network here lacks.")
     if saved.name == "TOTALVI":
@@ -272,7 +276,11 @@ def _measured(saved: _Saved) -> Tensor:
     """Which proteins were measured in which batch, (batches, proteins)."""
     rows = torch.ones(len(saved.schema["batches"]), len(saved.schema["proteins"]))
     for batch, mask in saved.measured.items():
-        rows[int(batch)] = torch.from_numpy(np.asarray(mask, dtype=np.float32))
+        if not isinstance(mask, np.ndarray) or mask.shape != rows[0].shape or not 0 <= int(batch) < len(rows):
+            raise DamagedFile(
+                "Which proteins were measured in which batch does not fit the file's batches and proteins."
+            )
+        rows[int(batch)] = torch.from_numpy(mask.astype(np.float32))
     return rows
 
 

@@ -187,3 +187,39 @@ def test_what_pickle_dumps_is_read_as_it_was(protocol, tmp_path):
         np.testing.assert_array_equal(found[name], things[name])
     assert found["one"] == 2.5 and list(found["positions"]) == [0, 1, 2]
     assert torch.equal(found["tensor"], things["tensor"])
+
+
+def without_end(depth: int = 60) -> list:
+    """A list that holds one of another twice, and so on: small in a file, without end when it is written out."""
+    inner = ["x"]
+    for _ in range(depth):
+        inner = [inner, inner]
+    return inner
+
+
+@pytest.mark.parametrize(
+    "where",
+    [("init_params_", "non_kwargs", "n_latent"), ("init_params_", "non_kwargs", "latent_distribution"),
+     ("registry_", "scvi_version"), ("registry_", "model_name"), ("registry_", "setup_args", "batch_key"),
+     ("registry_", "field_registries", "batch", "state_registry", "original_key"),
+     ("registry_", "field_registries", "batch", "state_registry", "categorical_mapping")],
+    ids=lambda where: where[-1],
+)  # fmt: skip
+def test_a_value_without_end_is_never_written_out(trained, where, tmp_path):
+    sca.hub.to_scvi_tools(trained, tmp_path / "model")
+    content = read_torch(tmp_path / "model" / "model.pt")
+    place = content["attr_dict"]
+    for key in where[:-1]:
+        place = place[key]
+    place[where[-1]] = without_end()
+    torch.save(content, tmp_path / "model" / "model.pt")
+    try:
+        sca.hub.from_scvi_tools(tmp_path / "model")
+    except DamagedFile as refusal:
+        assert len(str(refusal)) < 2000
+
+
+def test_keys_within_keys_a_million_deep_do_not_overflow_the_stack(tmp_path):
+    (tmp_path / "attr.pkl").write_bytes(b"})" + b"\x85" * 1_000_000 + b"K\x01s.")
+    with pytest.raises(DamagedFile, match="neither text nor a number"):
+        read_pickle(tmp_path / "attr.pkl")

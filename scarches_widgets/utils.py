@@ -6,7 +6,7 @@ from .data.gene_sets import add_annotations
 from .data.read import read
 from .mapping.transfer import weighted_knn_trainer, weighted_knn_transfer
 
-__all__ = ["add_annotations", "read", "weighted_knn_trainer", "weighted_knn_transfer", "zenodo"]
+__all__ = ["add_annotations", "read", "weighted_knn_trainer", "weighted_knn_transfer", "zenodo"]  # noqa: F822
 
 
 def __getattr__(name: str):

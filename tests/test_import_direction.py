@@ -62,6 +62,15 @@ def test_importing_the_package_takes_less_than_a_second_and_none_of_the_large_li
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_models_bring_no_library_that_training_does_not_need():
+    code = (
+        "import sys, scarches_widgets.models\n"
+        "large = {'sklearn', 'scipy.spatial', 'scipy.sparse.csgraph', 'scipy.stats', 'scanpy'} & set(sys.modules)\n"
+        "assert not large, large"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_every_public_name_can_be_reached():
     for name in scarches_widgets.__all__:
         assert getattr(scarches_widgets, name) is not None

@@ -30,7 +30,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from ..data.names import DataError, did_you_mean, listed
@@ -327,6 +326,8 @@ def pseudocount_of(pair: Pair, hardly_seen: list[np.ndarray]) -> float:
 
 def delta_of(lfc: np.ndarray, seed: int) -> float:
     """What separates the genes that change from those that do not."""
+    from sklearn.mixture import GaussianMixture
+
     if len(lfc) < 3:
         return 0.25
     outer = np.sort(GaussianMixture(3, random_state=seed % 2**32).fit(lfc[:, None]).means_[:, 0])[[0, -1]]

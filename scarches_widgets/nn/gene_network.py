@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.sparse.csgraph import connected_components
 
 ALPHAS = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)  # that eBIC chooses from, the strictest first
 GAMMA = 0.5
@@ -96,6 +95,7 @@ def gene_network(z: np.ndarray, alpha: float | None = None) -> GeneNetwork:
 
 def _precision(correlation: np.ndarray, alpha: float) -> np.ndarray | None:
     """Θ, of each connected part of the genes alone; None if the solver fails."""
+    from scipy.sparse.csgraph import connected_components
     from sklearn.covariance import graphical_lasso
     from sklearn.exceptions import ConvergenceWarning
 

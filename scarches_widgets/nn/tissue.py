@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from scipy import sparse
-from scipy.spatial import cKDTree
 
 from .clusters import clusters_of
 
@@ -25,6 +24,8 @@ def neighbour_graph(places: np.ndarray, n_neighbors: int = 6, sections: np.ndarr
     sections
         Code of each cell's section, int (cells,); cells of two sections are no neighbours. None: one section.
     """
+    from scipy.spatial import cKDTree
+
     sections = np.zeros(len(places), dtype=int) if sections is None else sections
     pairs = [np.zeros((0, 2), dtype=int)]
     for section in np.unique(sections):

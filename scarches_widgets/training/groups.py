@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from ..data.minibatches import Cells, Minibatch
 from ..data.receptors import grouped_split
@@ -60,6 +59,8 @@ def balanced_shares(groups: Sequence[object]) -> np.ndarray:
 
 def connected_groups(a: Sequence[object], b: Sequence[object]) -> np.ndarray:
     """The finest groups that neither `a` nor `b` cuts, int (cells,): cells of one `a` or of one `b` share one."""
+    from scipy.sparse.csgraph import connected_components
+
     of_a, of_b = (pd.factorize(np.asarray(names, dtype=object), use_na_sentinel=False)[0] for names in (a, b))
     n_a, n = of_a.max(initial=-1) + 1, of_a.max(initial=-1) + of_b.max(initial=-1) + 2
     _, groups = connected_components(coo_matrix((np.ones(len(of_a)), (of_a, n_a + of_b)), shape=(n, n)), directed=False)

@@ -32,6 +32,7 @@ from ..training.cells import TrainingCells
 from ..training.device import device_of
 from ..training.events import EpochEnded, Event, RunEnded, StepEnded
 from ..training.loop import training_events
+from ..training.malloc import freed_memory_kept
 from ..training.options import planned, respelled, typed
 from ..training.plan import TrainingPlan
 from ..training.run import TrainingRun, history_frame
@@ -356,7 +357,7 @@ class Model:
     def _of_own_cells(self, rows: np.ndarray, function: Callable[[Minibatch], Tensor]) -> np.ndarray:
         """`function` of those of the model's own cells, one row per cell."""
         minibatches = self._cells(self.adata).minibatches(rows, 256)
-        with torch.no_grad():
+        with torch.no_grad(), freed_memory_kept():
             return np.concatenate([function(cells.to(self.device)).cpu().numpy() for cells in minibatches])
 
     def _per_cell(
@@ -364,7 +365,7 @@ class Model:
     ) -> np.ndarray:
         """`function` of all cells, one row per cell; with a seed, it may draw from `cells.noise`."""
         rows = []
-        with torch.no_grad():
+        with torch.no_grad(), freed_memory_kept():
             for step, cells in enumerate(self._minibatches(adata, batch_size)):
                 noise = None if seed is None else Noise(seed, "inference", step, device=self.device)
                 rows.append(function(cells.with_noise(noise)).cpu().numpy())
@@ -374,7 +375,7 @@ class Model:
         """Means over the cells of each unweighted loss term, at one posterior sample per cell."""
         totals: dict[str, float] = {}
         n_cells = 0
-        with torch.no_grad():
+        with torch.no_grad(), freed_memory_kept():
             for step, cells in enumerate(self._minibatches(adata, batch_size)):
                 loss = self.module(cells.with_noise(Noise(seed, "inference", step, device=self.device)))
                 for name, term in loss.terms.items():

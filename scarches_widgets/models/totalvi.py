@@ -183,9 +183,8 @@ class TOTALVIModule(nn.Module):
         classifier = Classifier(config.n_latent, BATCH, n_batches, 32, 2, dropout_rate=0.1, batch_norm=True)
         self.adversary = Adversary(classifier)
 
-    @property
-    def paces(self) -> Iterator[tuple[nn.Parameter, float]]:
-        """Weights that learn at another rate, as a share of the model's."""
+    def paces(self, plan: TrainingPlan) -> Iterator[tuple[nn.Parameter, float]]:
+        """Weights that learn at another rate, in multiples of the model's."""
         return ((parameter, ADVERSARY_RATE / RATE) for parameter in self.adversary.parameters())
 
     def forward(

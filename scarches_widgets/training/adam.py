@@ -39,7 +39,7 @@ class Adam:
         self.parameters = list(parameters)
         self._undecayed = {id(parameter) for parameter in undecayed}
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
-        self.paces: dict[int, float] = {}  # id of a parameter -> its learning rate as a share of lr, where not 1
+        self.paces: dict[int, float] = {}  # id of a parameter -> its learning rate in multiples of lr, where not 1
         self._moments: dict[int, dict[str, Tensor]] = {}  # place of a parameter -> its moments, once it has had a step
 
     def zero_grad(self) -> None:

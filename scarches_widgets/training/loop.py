@@ -1,7 +1,7 @@
 """The training loop: a generator of events that knows a model only as something with a loss.
 
 `module(minibatch, kl_weight=…)` gives a `Loss`. A module may have `after_step(rate, …)`, `undecayed` (parameters that
-weight decay spares), `paces` (pairs of a parameter and the share of the learning rate at which it learns) and
+weight decay spares), `paces(plan)` (pairs of a parameter and the multiple of the learning rate at which it learns) and
 `before_epoch(epoch, cells, plan)`, which says whether the loss is another one from then on. Nothing here prints, shows
 or decides when to stop early for the user's sake: whoever iterates does, by asking for no further event. Clean-up
 stands in a `finally`.
@@ -72,7 +72,8 @@ def training_events(
 def _events(module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosave: Autosave | None) -> Iterator[Event]:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = plan.optimizer(parameters, getattr(module, "undecayed", ()))
-    optimizer.paces = {id(parameter): pace for parameter, pace in getattr(module, "paces", ())}
+    if hasattr(module, "paces"):
+        optimizer.paces = {id(parameter): pace for parameter, pace in module.paces(plan)}
     watch_column, warnings = _watched(module, cells, plan)
     progress = Progress(Watch(plan.early_stopping_kwargs))
     best = None

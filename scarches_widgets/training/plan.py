@@ -8,9 +8,9 @@ Two schedules:
 ``"auto"``
     One cycle of the learning rate (Smith & Topin 2018, arXiv:1708.07120): a rise over the first 15 % of the steps,
     then a cosine down to zero. The number of epochs follows the number of steps, not of cells. How many steps, how
-    high a rate, and in which share of the steps the KL term warms up, is a `Pace`. scVI's and scANVI's default networks
-    take `BRISK`, whose validation ELBO is no worse than the published schedule's in a tenth of its time (see
-    `tests/benchmarks/bench_training.py`). All others take `STEADY`, or a pace that their model names: networks that
+    high a rate, and in which share of the steps the KL term warms up, is a `Pace`. scVI's default network takes
+    `BRISK`, and scANVI's nearly, whose validation ELBO is no worse than the published schedule's in a tenth of its time
+    (see `tests/benchmarks/bench_training.py`). All others take `STEADY`, or a pace that their model names: networks that
     are to be adapted to queries map an unseen batch less well if hurried (accuracy in `demo` 0.86 instead of 0.96, mean
     of three seeds), and deep ones with layer normalisation, if the KL term is at its full weight early, give up latent
     dimensions and merge cell types.
@@ -59,6 +59,7 @@ class Pace(NamedTuple):
     steps: int = 1000  # optimisation steps of a run whose epochs follow from the data
     lr: float = 1e-2  # highest learning rate
     kl_warm_up: float = 0.9  # share of the steps in which the KL weight rises
+    batch_rate: float = 1.0  # of what a decoder knows of batches alone, in multiples of lr; for models that ask
 
 
 STEADY = Pace()
@@ -132,6 +133,11 @@ class TrainingPlan:
         if step < rise:
             return self.lr * (FIRST_SHARE + (1 - FIRST_SHARE) * _cosine_rise(step / rise))
         return self.lr * (1 - _cosine_rise((step - rise) / max(1, n_steps - rise)))
+
+    @property
+    def batch_rate(self) -> float:
+        """See `Pace`."""
+        return 1.0 if self.schedule == "published" else self.pace.batch_rate
 
     def kl_weight_at(self, step: int, steps_per_epoch: int) -> float:
         """Weight of the KL terms at `step` of the whole run."""

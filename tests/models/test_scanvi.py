@@ -210,6 +210,19 @@ def test_cells_whose_label_is_missing_or_the_unlabelled_category_count_as_unlabe
     assert fingerprint(models[0]) == fingerprint(models[1])
 
 
+def test_what_the_decoder_knows_of_batches_learns_faster_in_the_default_network_alone(atlas):
+    model = SCANVI(atlas, batch_key="batch", labels_key="cell_type")
+    names = {id(parameter): name for name, parameter in model.module.named_parameters()}
+
+    def paces(kind, **options):
+        return {names[id(row)]: pace for row, pace in model.module.paces(kind(**options))}
+
+    default = SCANVI.plan_class_for(model.config)
+    assert paces(default) == {"decoder.hidden.linears.0.offsets.0.blocks.0": 5.0}
+    assert set(paces(default, schedule="published").values()) == {1.0}
+    assert set(paces(SCANVIPlan).values()) == {1.0}
+
+
 def test_without_labels_the_error_says_what_to_give(reference_cells):
     with pytest.raises(DataError, match=r"SCANVI\(adata, labels_key='cell_type'"):
         SCANVI(reference_cells, batch_key="batch")

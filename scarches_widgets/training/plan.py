@@ -6,13 +6,13 @@ Two schedules:
     Adam with lr 1e-3, eps 0.01 and weight decay 1e-6; clip(round(20,000 / cells · 400), 1, 400) epochs; the KL term
     warms up linearly over 400 epochs (scvi-tools 1.4.2).
 ``"auto"``
-    One cycle of the learning rate (Smith & Topin 2018, arXiv:1708.07120): a rise over the first 15 % of the steps,
-    then a cosine down to zero. The number of epochs follows the number of steps, not of cells. How many steps, how
-    high a rate, and in which share of the steps the KL term warms up, is a `Pace`. scVI's default network takes
-    `BRISK`, and scANVI's nearly, whose validation ELBO is no worse than the published schedule's in a tenth of its time
-    (see `tests/benchmarks/bench_training.py`). All others take `STEADY`, or a pace that their model names: networks that
-    are to be adapted to queries map an unseen batch less well if hurried (accuracy in `demo` 0.86 instead of 0.96, mean
-    of three seeds), and deep ones with layer normalisation, if the KL term is at its full weight early, give up latent
+    One cycle of the learning rate (Smith & Topin 2018, arXiv:1708.07120): a rise over the first 15 % of the steps, then
+    a cosine down to zero. The number of epochs follows the number of steps, not of cells. How many steps, how high a
+    rate, and in which share of the steps the KL term warms up, is a `Pace`. scVI's default network takes `BRISK`, and
+    scANVI's nearly, whose validation ELBO is no worse than the published schedule's in a tenth of its time (see
+    `tests/benchmarks/bench_training.py`). All others take `STEADY`, or a pace that their model names: networks that are
+    to be adapted to queries map an unseen batch less well if hurried (accuracy in `demo` 0.86 instead of 0.96, mean of
+    three seeds), and deep ones with layer normalisation, if the KL term is at its full weight early, give up latent
     dimensions and merge cell types.
 """
 

@@ -54,7 +54,7 @@ class SpatialMapper(Panel, TissuePicture):
     Parameters
     ----------
     reference
-        Cells with coordinates. It is written to only by `assign`.
+        Cells with coordinates. It is written to only by `assign` and `undo`.
     query
         Cells to be placed. They are written to only by `write` and `assign`. None: the reference is looked at. Of more
         than 200,000 cells here or in the reference the page gets pictures; see `EmbeddingView`.
@@ -92,7 +92,8 @@ class SpatialMapper(Panel, TissuePicture):
 
     Notes
     -----
-    Keys as in `EmbeddingView`, and Ctrl+Enter maps.
+    Keys as in `EmbeddingView`; Ctrl+Enter maps, and Ctrl+Z takes the last assignment back. While Fill is on, a click on
+    a group, Enter in the list, or a click into an outlined region assigns the name; Escape ends it.
 
     Examples
     --------

@@ -6,6 +6,12 @@ async function unpacked(bytes) {
   return new Response(stream).text();
 }
 
+/** The text when the page has nothing else to do, or after a second: evaluating it keeps views from getting ready. */
+function whenIdle(text) {
+  const later = globalThis.requestIdleCallback ?? ((go) => setTimeout(go, 20));
+  return new Promise((resolve) => later(() => resolve(text), { timeout: 1000 }));
+}
+
 /** Evaluate UMD scripts as the page's own module would: without `module`, `exports` and `define` of some other loader. */
 async function evaluated(source) {
   const other = globalThis.Bokeh;
@@ -26,7 +32,7 @@ export default {
     const source = model.get("source");
     if (!entry.started && source.byteLength) {
       entry.started = true;
-      unpacked(source).then(evaluated).then(entry.resolve, entry.reject);
+      unpacked(source).then(whenIdle).then(evaluated).then(entry.resolve, entry.reject);
     }
     model.set("source", new DataView(new ArrayBuffer(0))); // not saved back: keeps 0.5 MB out of saved notebooks
   },

@@ -62,14 +62,14 @@ def assembled(cls: type[M], config: dict, schema: dict, weights: Weights, adata,
             wanted = model._new_module(model.schema).state_dict()
     except ValueError as error:
         raise DamagedFile(f"The file describes a model that cannot be: {error}") from error
+    if _n_bytes(wanted.values()) > 2 * _n_bytes(weights.theirs.values()) + LARGEST_ADDITION:
+        raise DamagedFile("The file describes a model that is far larger than its tensors.")
     found = weights.under_our_names(wanted)
     if wrong := [n for n, t in found.items() if n not in wanted or t.shape != wanted[n].shape]:
         raise DamagedFile(f"{len(wrong)} tensors do not fit the model that the file describes ({listed(wrong)}).")
     own = [name for name in wanted if name not in found]
     if missing := [name for name in own if not name.startswith(weights.added_here)]:
         raise DamagedFile(f"{len(missing)} tensors of the model are missing from the file ({listed(missing)}).")
-    if sum(wanted[name].numel() * wanted[name].element_size() for name in own) > LARGEST_ADDITION:
-        raise DamagedFile("The file describes a model whose parts are far larger than its tensors.")
     if bad := [name for name, tensor in found.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
         raise DamagedFile(f"{len(bad)} tensors hold NaN or infinite values ({listed(bad)}). The training had failed.")
     model.module = model._new_module(model.schema)
@@ -82,6 +82,10 @@ def assembled(cls: type[M], config: dict, schema: dict, weights: Weights, adata,
         model.adata = model._adata_or_own(None)  # a MuData's RNA, where the model reads one
         model._examine(model.adata)
     return model
+
+
+def _n_bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class Weights:

@@ -29,7 +29,7 @@ from ..data.names import shown
 from ..data.read import file_kind
 
 LARGEST_PROGRAM = 512_000_000  # bytes of instructions; an atlas keeps a name for each of its cells there
-DEEPEST = 4  # pickles within each other
+DEEPEST, MOST_DIMENSIONS = 4, 64  # pickles within each other; of a tensor
 MOST_MEMBERS = 100_000  # of a zip
 EXPANSION = 8  # bytes that are copied, per byte of the file
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how torch before 1.6 begins a file
@@ -123,7 +123,7 @@ def _guarded(path: str | os.PathLike, read: Callable[[io.BufferedIOBase, _Budget
         reason = str(error)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OverflowError) as error:
         reason = f"it is damaged or cut short ({shown(error)})"
-    except (zipfile.BadZipFile, struct.error, RecursionError) as error:
+    except (zipfile.BadZipFile, struct.error, RuntimeError) as error:
         reason = f"it is damaged or cut short ({shown(error)})"
     raise DamagedFile(
         f"'{path}' was not read: {reason}. It looks like {file_kind(path)}. Nothing of it was run. Get the file again "
@@ -377,7 +377,10 @@ class _Builder:
                     values = np.empty(len(data), dtype=object)
                     values[:] = data
                 else:
-                    values = np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, kind)
+                    if isinstance(data, str):  # of Python 2
+                        self.budget.spend(len(data))
+                        data = data.encode("latin1")
+                    values = np.frombuffer(data, kind)
                 return values.reshape(shape, order="F" if is_fortran else "C")
             case _Dtype(), (_, "<" | ">" | "|" | "=" as order, *_):
                 target.dtype = target.dtype.newbyteorder(order)
@@ -392,7 +395,11 @@ class _Builder:
     def tensor(self, storage: _Storage, offset: Any, shape: tuple, stride: tuple) -> torch.Tensor | Stand:
         """A copy of those numbers; refuses a tensor that reaches out of its storage, or is larger than it."""
         numbers = (offset, *shape, *stride)
-        if len(shape) != len(stride) or not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
+        if (
+            len(shape) != len(stride)
+            or len(shape) > MOST_DIMENSIONS
+            or not all(type(n) is int and 0 <= n < 2**48 for n in numbers)
+        ):
             raise _Refused("a tensor has an impossible shape")
         n = math.prod(shape)
         last = offset + sum((length - 1) * step for length, step in zip(shape, stride))

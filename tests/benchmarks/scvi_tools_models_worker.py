@@ -22,10 +22,12 @@ def main(what: str, folder: str, data: str, name: str = "", options: str = "{}")
         model = cls.load(folder, cells, accelerator="cpu")
     else:
         cls = getattr(scvi.model, name)
-        keys = {"batch_key": "batch", "labels_key": "cell_type"}
-        keys |= {"categorical_covariate_keys": ["sex"], "continuous_covariate_keys": ["age"]}
-        if name == "SCANVI":
-            keys["unlabeled_category"] = "Unknown"
+        keys = {"batch_key": "batch", "categorical_covariate_keys": ["sex"], "continuous_covariate_keys": ["age"]}
+        keys |= {
+            "SCVI": {"labels_key": "cell_type"},
+            "SCANVI": {"labels_key": "cell_type", "unlabeled_category": "Unknown"},
+            "TOTALVI": {"protein_expression_obsm_key": "proteins"},
+        }[name]
         cls.setup_anndata(cells, **keys)
         model = cls(cells, **ast.literal_eval(options))
         model.train(max_epochs=3, **ON_ONE_CPU)

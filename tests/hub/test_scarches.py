@@ -34,6 +34,7 @@ def test_a_model_of_scarches_gives_the_same_latents_here_and_after_it_was_saved(
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*cells carry labels that the reference knows")
 def test_a_query_is_mapped_onto_a_model_of_scarches(real_data, folder):
     model = sca.hub.from_scarches(real_data / "checkpoints" / folder)

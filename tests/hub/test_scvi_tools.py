@@ -60,6 +60,7 @@ def test_the_pancreas_model_labels_human_islet_cells_as_the_data_tell(real_data)
 
 
 @pytest.mark.realdata
+@pytest.mark.slow
 def test_a_query_is_mapped_onto_a_model_of_scvi_tools(real_data):
     model = sca.hub.from_scvi_tools(real_data / "checkpoints" / "scanvi_1.4.2_kang")
     cells = ad.read_h5ad(real_data / "pbmc_kang_donors.h5ad")[:200].copy()
@@ -86,6 +87,21 @@ def test_what_is_written_for_scvi_tools_has_its_tensors_under_its_names(real_dat
         assert name.startswith(unused) or torch.allclose(ours[name].float(), tensor.float(), atol=1e-7)
 
 
+@pytest.mark.realdata
+def test_a_totalvi_knows_which_proteins_were_measured_in_which_batch(real_data, tmp_path):
+    content = read_torch(real_data / "checkpoints" / "totalvi_1.4.2_cite" / "model.pt")
+    content["attr_dict"]["history_"] = {}
+    proteins = content["attr_dict"]["registry_"]["field_registries"]["proteins"]["state_registry"]
+    proteins["protein_batch_mask"] = {"0": np.ones(14, dtype=bool), "1": np.arange(14) < 5}
+    torch.save(content, tmp_path / "model.pt")
+    measured = sca.hub.from_scvi_tools(tmp_path).module.proteins.measured.rows()
+    assert measured.sum(1).tolist() == [14, 5] and measured[1, :5].all()
+    proteins["protein_batch_mask"] = {"0": np.ones(13, dtype=bool)}
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(DamagedFile, match="proteins measured"):
+        sca.hub.from_scvi_tools(tmp_path)
+
+
 OPTIONS = {
     "defaults": {},
     "published with scArches": {
@@ -106,9 +122,16 @@ def covered(atlas):
     return cells
 
 
+EVERYDAY = [("SCVI", "inferred library size"), ("SCANVI", "published with scArches")]
+CASES = [
+    pytest.param(model, options, id=f"{model}, {what}", marks=() if (model, what) in EVERYDAY else pytest.mark.slow)
+    for model in ("SCVI", "SCANVI")
+    for what, options in OPTIONS.items()
+]
+
+
 @pytest.mark.filterwarnings("ignore:.*has the same category for all cells")
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("name", ["SCVI", "SCANVI"])
+@pytest.mark.parametrize(("name", "options"), CASES)
 def test_a_model_written_for_scvi_tools_and_read_again_is_the_same(covered, name, options, tmp_path):
     keys = KEYS | {"categorical_covariate_keys": ["sex", "kit"], "continuous_covariate_keys": ["age"]}
     model = getattr(sca.models, name)(covered, **keys, **{**SMALL, **options})

@@ -27,7 +27,6 @@ ABOUT = {"title": "An atlas", "description": "of <b>cells</b>", "creators": [{"n
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(transfer, "READ_SECONDS", 5)
     for name in (*zenodo.ON_BINDER, "ZENODO_TOKEN", "ZENODO_SANDBOX_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with running() as fake:

@@ -414,13 +414,18 @@ class _Checked(http.client.HTTPSConnection):
     """Connects to the very address that was looked at, so that a second look-up cannot give another."""
 
     def connect(self) -> None:
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        address = found[0][4][0]
-        if not is_public(address):
-            raise RefusedAddress(
-                f"'{self.host}' leads into this machine's own network ({address}), so it is not gone to."
-            )
-        plain = socket.create_connection((address, self.port), CONNECT_SECONDS)
+        found = dict.fromkeys(e[4][0] for e in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM))
+        if inner := [address for address in found if not is_public(address)]:
+            raise RefusedAddress(f"'{self.host}' leads into this machine's own network ({inner[0]}), so it is refused.")
+        problem: OSError = ConnectionError("no address")
+        for address in found:
+            try:
+                plain = socket.create_connection((address, self.port), CONNECT_SECONDS)
+                break
+            except OSError as error:
+                problem = error
+        else:
+            raise problem
         plain.settimeout(self.timeout)
         self.sock = self._context.wrap_socket(plain, server_hostname=self.host)
 

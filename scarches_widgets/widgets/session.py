@@ -156,7 +156,9 @@ def positions_of(selection: Any, adata: AnnData | None) -> np.ndarray:
             f"A selection of {values.dtype} is neither positions nor names nor a mask. Convert it, for example with "
             "`np.flatnonzero(…)`."
         )
-    chosen = np.unique(chosen).astype(np.int64)
+    chosen = np.array(chosen, dtype=np.int64)
+    if (np.diff(chosen) <= 0).any():  # a mask's positions ascend already, and of many cells sorting takes long
+        chosen = np.unique(chosen)
     chosen.setflags(write=False)
     return chosen
 

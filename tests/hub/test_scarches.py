@@ -11,7 +11,7 @@ from scarches_widgets.data.container import DamagedFile
 from scarches_widgets.hub.pickles import read_pickle
 
 FOLDERS = {"trvae_0.6.1_kang": "X_trvae", "expimap_0.6.1_kang": "X_expimap", "scpoli_0.6.1_kang": "X_scpoli"}
-pytestmark = pytest.mark.realdata
+pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 
 
 def evaluated(real_data, folder) -> tuple[ad.AnnData, dict]:
@@ -34,7 +34,6 @@ def test_a_model_of_scarches_gives_the_same_latents_here_and_after_it_was_saved(
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*cells carry labels that the reference knows")
 def test_a_query_is_mapped_onto_a_model_of_scarches(real_data, folder):
     model = sca.hub.from_scarches(real_data / "checkpoints" / folder)

@@ -191,26 +191,6 @@ def test_a_query_is_mapped_selected_and_named_by_keyboard_alone(notebook):
 
 
 @pytest.mark.slow
-def test_a_group_gets_a_name_by_a_click_and_a_key_takes_it_back(notebook):
-    nb = notebook([CELLS, "mapper = sca.widgets.SpatialMapper(reference, color='region')\nmapper"])
-    view = opened(nb)
-    view.get_by_label("Column of obs", exact=True).fill("zone")
-    view.get_by_label("Name for the selected cells", exact=True).fill("core")
-    view.get_by_role("button", name="Fill", exact=True).click()
-    view.locator(".scaw-option").nth(1).click()
-    expect(view.locator(".scaw-written li")).to_have_count(1)
-    same = "((reference.obs['zone'] == 'core') == (reference.obs['region'] == 'Region 1')).all()"
-    assert in_python(nb, f"bool({same})", "'zone' in reference.obs")
-    assert in_python(nb, "len(mapper.selection)", "True") == 0, "a click does not select meanwhile"
-    nb.press("Control+z")
-    expect(view.locator(".scaw-written li")).to_have_count(2)
-    assert in_python(nb, "'zone' in reference.obs", "len(mapper.written) == 2") is False
-    nb.press("Escape")
-    view.locator(".scaw-option").nth(1).click()
-    assert wait_for_cells(nb, "n > 0") == in_python(nb, "len(mapper.selection)", "len(mapper.selection) > 0")
-
-
-@pytest.mark.slow
 def test_without_coordinates_the_keys_there_are_named_and_chosen_and_a_long_training_is_stopped(notebook):
     nb = notebook(
         [CELLS, "reference.obsm['places'] = reference.obsm.pop('spatial')\noptions['max_epochs'] = 100_000", MAPPER]

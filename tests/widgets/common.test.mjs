@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
 import {
-  STATUS_WORDS, followKernel, formatNumber, formatSeconds, isDarkColour, kernelState,
+  STATUS_WORDS, followKernel, formatNumber, formatSeconds, isDarkColour, kernelState, wishes,
 } from "../../scarches_widgets/widgets/js/common.js";
 
 test("a number is short, and what is no number is a dash", () => {
@@ -33,6 +33,23 @@ test("a colour is dark, light, or says nothing when it is transparent or no colo
   assert.equal(isDarkColour("rgb(0, 255, 0)"), false); // the eye sees green as bright,
   assert.equal(isDarkColour("rgb(0, 0, 255)"), true); // and blue as dark
   for (const none of ["rgba(0, 0, 0, 0)", "", "none"]) assert.equal(isDarkColour(none), null);
+});
+
+test("an answer to an earlier click does not take back a later one, and a wish that nobody answers is given up", () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  let nGivenUp = 0;
+  const wished = wishes(() => { nGivenUp += 1; }, new AbortController().signal, 1000);
+  wished.add({ visible: true });
+  wished.add({ opacity: 0.5 });
+  assert.deepEqual(wished.over({ visible: false, opacity: 1, n: 3 }), { visible: true, opacity: 0.5, n: 3 });
+  assert.deepEqual(wished.over({ visible: true, opacity: 1, n: 3 }), { visible: true, opacity: 0.5, n: 3 });
+  assert.deepEqual(wished.over({ visible: false, opacity: 1 }), { visible: false, opacity: 0.5 }, "the kernel may change its mind");
+  mock.timers.tick(999);
+  assert.equal(nGivenUp, 0);
+  mock.timers.tick(1);
+  assert.equal(nGivenUp, 1);
+  assert.deepEqual(wished.over({ visible: false, opacity: 1 }), { visible: false, opacity: 1 });
+  mock.timers.reset();
 });
 
 test("each status has words of its own", () => {

@@ -40,6 +40,27 @@ export function follow(model, names, handler, signal) {
   }
 }
 
+/**
+ * What controls have asked of the kernel and it has not said yet, laid over what it says: the answer to an earlier click
+ * must not take back a later one. After `patience` milliseconds without the answer it is given up, by `onGivenUp()`.
+ */
+export function wishes(onGivenUp, signal, patience = 5000) {
+  let wished = {};
+  let timer = 0;
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  return {
+    add(change) {
+      Object.assign(wished, change);
+      clearTimeout(timer);
+      timer = setTimeout(() => { wished = {}; onGivenUp(); }, patience);
+    },
+    over(state) {
+      for (const key of Object.keys(wished)) if (wished[key] === state[key]) delete wished[key];
+      return { ...state, ...wished };
+    },
+  };
+}
+
 export function followMessages(model, handler, signal) {
   model.on("msg:custom", handler);
   signal.addEventListener("abort", () => model.off("msg:custom", handler));

@@ -1,6 +1,6 @@
 /** The layers below and above the selectable cells of a tissue: drawn in its chart, switched in a list. */
 import { drawingOrder, taken, typed, visible, visibleScale } from "./cells.js";
-import { element, follow, listen } from "./common.js";
+import { element, follow, listen, wishes } from "./common.js";
 import { fewer } from "./raster_chart.js";
 
 const PAPER = { light: "#ffffff", dark: "#1b1b20" };
@@ -125,7 +125,8 @@ export function layerList(model, signal) {
   let dark = false;
 
   function rowOf({ name, label, colors }) {
-    const send = (change) => model.send({ op: "layer", name, ...change });
+    const wished = wishes(() => show(), signal);
+    const send = (change) => { wished.add(change); model.send({ op: "layer", name, ...change }); };
     const box = element("input", { type: "checkbox" });
     const slider = element("input", { type: "range", min: 0, max: 1, step: 0.05, "aria-label": `Opacity of ${label}` });
     const color = colors ? element("select", { class: "scaw-select", "aria-label": `Colour of ${label}` }) : null;
@@ -136,23 +137,24 @@ export function layerList(model, signal) {
     if (color) listen(color, "change", () => send({ color: color.value ? color.value.slice("column:".length) : null }), signal);
     const row = element("li", { class: "scaw-layer", "data-layer": name },
       element("label", {}, box, element("span", {}, label)), slider, color, note, swatches);
-    return { row, box, slider, color, note, swatches };
+    return { row, box, slider, color, note, swatches, wished };
   }
 
   function show() {
     const states = model.get("layer_states");
     for (const state of states) {
       if (!rows.has(state.name)) rows.set(state.name, rowOf(state));
-      const { box, slider, color, note, swatches, row } = rows.get(state.name);
-      box.checked = state.visible;
-      slider.value = state.opacity;
+      const { box, slider, color, note, swatches, row, wished } = rows.get(state.name);
+      const wanted = wished.over(state);
+      box.checked = wanted.visible;
+      slider.value = wanted.opacity;
       box.disabled = slider.disabled = !enabled;
       row.dataset.visible = String(state.visible);
       note.textContent = state.visible ? state.note : "";
       if (color) {
-        const known = state.color === null || state.colors.includes(state.color) ? state.colors : [...state.colors, state.color];
+        const known = wanted.color === null || state.colors.includes(wanted.color) ? state.colors : [...state.colors, wanted.color];
         color.replaceChildren(...[["", "one colour"], ...known.map((key) => [`column:${key}`, key])].map(([value, text]) => element("option", { value }, text)));
-        color.value = state.color === null ? "" : `column:${state.color}`;
+        color.value = wanted.color === null ? "" : `column:${wanted.color}`;
         color.disabled = !enabled;
       }
       const legend = { cells: model.get("reference_cells"), regions: model.get("outlines") }[state.name] ?? {};

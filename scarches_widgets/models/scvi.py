@@ -29,7 +29,7 @@ from ..nn.divergences import Normal, kl_to_standard_normal
 from ..nn.expression import ExpressionDecoder
 from ..nn.library_size import LibrarySize
 from ..nn.loss import Loss
-from ..training.plan import BriskPlan, TrainingPlan
+from ..training.plan import BriskPlan, MappablePlan, TrainingPlan
 from .base import Model
 from .expression import ExpressionVerbs
 
@@ -141,7 +141,7 @@ class SCVI(ExpressionVerbs, Model):
 
     @classmethod
     def plan_class_for(cls, config: SCVIConfig) -> type[TrainingPlan]:
-        return BriskPlan if config.is_brisk else TrainingPlan
+        return BriskPlan if config.is_brisk else MappablePlan
 
     def _new_module(self, schema: DataSchema) -> nn.Module:
         if self.config.dispersion == "gene-label" and not schema.labels:

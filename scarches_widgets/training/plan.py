@@ -10,10 +10,11 @@ Two schedules:
     a cosine down to zero. The number of epochs follows the number of steps, not of cells. How many steps, how high a
     rate, and in which share of the steps the KL term warms up, is a `Pace`. scVI's default network takes `BRISK`, and
     scANVI's nearly, whose validation ELBO is no worse than the published schedule's in a tenth of its time (see
-    `tests/benchmarks/bench_training.py`). All others take `STEADY`, or a pace that their model names: networks that are
-    to be adapted to queries map an unseen batch less well if hurried (accuracy in `demo` 0.86 instead of 0.96, mean of
-    three seeds), and deep ones with layer normalisation, if the KL term is at its full weight early, give up latent
-    dimensions and merge cell types.
+    `tests/benchmarks/bench_training.py`). Their networks that are to be adapted to queries map an unseen batch less
+    well if hurried (accuracy in `demo` 0.86 instead of 0.96, mean of three seeds), and deep ones with layer
+    normalisation, if the KL term is at its full weight early, give up latent dimensions and merge cell types; so scVI's
+    take `MAPPABLE`, which is steady but takes fewer steps for few cells. All others take `STEADY`, or a pace that their
+    model names.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 AUTO_EPOCHS = (8, 400)
+OFTEN = 100  # epochs
 SURGERY_STEPS = 400  # of a query's run: its new batches' rows are few weights, and start as an average batch's
 SURGERY_EPOCHS = (3, 40)
 SURGERY_RATE = 1e-2
@@ -60,10 +62,16 @@ class Pace(NamedTuple):
     lr: float = 1e-2  # highest learning rate
     kl_warm_up: float = 0.9  # share of the steps in which the KL weight rises
     batch_rate: float = 1.0  # of what a decoder knows of batches alone, in multiples of lr; for models that ask
+    fewest_steps: int | None = None  # of few cells; None: `steps`
+
+    def steps_for(self, n_train: int, batch_size: int) -> float:
+        """At most 100 epochs' worth, since few cells would be learned by heart, but no fewer than `fewest_steps`."""
+        return min(self.steps, max(self.fewest_steps or self.steps, OFTEN * n_train / batch_size))
 
 
 STEADY = Pace()
 BRISK = Pace(steps=600, lr=1.75e-2, kl_warm_up=0.7)
+MAPPABLE = Pace(fewest_steps=700)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -117,7 +125,8 @@ class TrainingPlan:
         return replace(self, max_epochs=self.max_epochs or n_epochs, lr=self.lr or lr)
 
     def _auto_epochs(self, n_train: int, of_query: bool) -> int:
-        n_steps, (lowest, highest) = (SURGERY_STEPS, SURGERY_EPOCHS) if of_query else (self.pace.steps, AUTO_EPOCHS)
+        n_steps = SURGERY_STEPS if of_query else self.pace.steps_for(n_train, self.batch_size)
+        lowest, highest = SURGERY_EPOCHS if of_query else AUTO_EPOCHS
         return min(highest, max(lowest, math.ceil(n_steps * self.batch_size / n_train)))
 
     def optimizer(self, parameters, undecayed=()) -> Adam:
@@ -167,6 +176,11 @@ class TrainingPlan:
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class BriskPlan(TrainingPlan):
     pace: ClassVar[Pace] = BRISK
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class MappablePlan(TrainingPlan):
+    pace: ClassVar[Pace] = MAPPABLE
 
 
 def _published_epochs(n_cells: int) -> int:

@@ -6,7 +6,7 @@ import torch
 
 from scarches_widgets.training.adam import BETAS
 from scarches_widgets.training.options import typed
-from scarches_widgets.training.plan import BriskPlan, TrainingPlan
+from scarches_widgets.training.plan import BriskPlan, MappablePlan, TrainingPlan
 
 
 def plan(**options) -> TrainingPlan:
@@ -36,6 +36,11 @@ def test_published_epochs_shrink_with_the_number_of_cells_from_400_to_1(n_cells,
 )
 def test_automatic_epochs_give_about_1000_steps_but_at_least_8_and_at_most_400_epochs(n_train, batch_size, expected):
     assert plan(batch_size=batch_size).resolved(n_train).max_epochs == expected
+
+
+@pytest.mark.parametrize(("n_train", "expected"), [(12_800, 10), (1280, 100), (1000, 100), (800, 112), (640, 140)])
+def test_what_is_to_be_mapped_onto_learns_few_cells_in_100_epochs_or_700_steps(n_train, expected):
+    assert typed(MappablePlan, {}, of="train()").resolved(n_train).max_epochs == expected
 
 
 def test_the_brisk_pace_takes_600_steps_at_a_higher_rate_and_has_none_in_surgery():

@@ -31,6 +31,7 @@ test("the kernel is told which category or numbers are chosen, and an open end i
   let gone = false;
   const model = fakeModel({ tally: { n: 3, all: [4, 2], selected: [3, 0] }, coloring: { names: ["a", "b"] } });
   const cells = keptThere(model, () => gone);
+  cells.colour();
   cells.choose({ code: 1 }, "add");
   cells.choose({ low: 2, high: Infinity }, "replace");
   cells.choose({ what: "inverse" });
@@ -40,11 +41,25 @@ test("the kernel is told which category or numbers are chosen, and an open end i
   ]);
   assert.equal(cells.count(), 3);
   assert.deepEqual(cells.counts(), { all: [4, 2], selected: [3, 0] });
-  model.set("coloring", { names: ["a", "b", "c"] });
-  assert.deepEqual(cells.counts().all, [0, 0, 0], "of other colours, whose counts are on their way");
   gone = true;
   cells.choose({ what: "all" });
   assert.equal(model.sent.length, 3);
+});
+
+test("until the counts of the colours shown are there, each category has none", () => {
+  const tallies = [{ n: 3, all: [4, 2], selected: [3, 0] }, { n: 3, all: { n: 6, mean: 0.5 }, selected: { n: 3, mean: 1 } }];
+  const colours = [{ kind: "categories", names: ["a", "b"] }, { kind: "numbers", names: [] }, { kind: "categories", names: ["a", "b", "c"] }];
+  const model = fakeModel({ tally: tallies[0], coloring: colours[0] });
+  const cells = keptThere(model, () => false);
+  const none = (n) => ({ all: new Array(n).fill(0), selected: new Array(n).fill(0) });
+  cells.colour();
+  model.set("coloring", colours[1]);
+  assert.deepEqual(cells.counts(), { all: [4, 2], selected: [3, 0] }, "new colours came, and are not read yet");
+  model.set("tally", tallies[1]);
+  assert.deepEqual(cells.counts(), none(2), "the counts came first");
+  model.set("coloring", colours[2]);
+  cells.colour();
+  assert.deepEqual(cells.counts(), none(3), "the colours came first");
 });
 
 test("cells in the page are chosen in the same words", () => {

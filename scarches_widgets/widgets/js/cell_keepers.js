@@ -45,15 +45,19 @@ export function keptHere(model, n, isDetached) {
 export function keptThere(model, isDetached) {
   const send = (content) => { if (!isDetached()) model.send(content); };
   const end = (value) => (Number.isFinite(value) ? value : null); // JSON knows no infinity
+  let coloring = null;
   return {
     trait: "tally",
     read() {},
-    colour: () => model.get("coloring"),
+    colour() {
+      coloring = model.get("coloring");
+      return coloring;
+    },
     mask: () => null,
     count: () => model.get("tally").n,
-    counts() { // a message may come between the colours and the counts that belong to them
+    counts() { // of the colours that were read: the page is told of new colours and of their counts one after the other
       const { all = [], selected = [] } = model.get("tally");
-      const n = model.get("coloring").names.length;
+      const n = coloring.names.length;
       const whole = (counts) => (counts.length === n ? counts : new Array(n).fill(0));
       return { all: whole(all), selected: whole(selected) };
     },

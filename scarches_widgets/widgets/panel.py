@@ -171,7 +171,8 @@ class Panel(View):
 
     @property
     def _is_looking(self) -> bool:
-        return any(found is None for found in self._looks.values())
+        with self._lock:  # what was found and what is said of it change together
+            return any(found is None for found in self._looks.values())
 
     @property
     def _errors(self) -> list[str]:

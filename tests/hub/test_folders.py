@@ -10,14 +10,6 @@ import scarches_widgets as sca
 from scarches_widgets.data.container import DamagedFile
 
 
-@pytest.fixture(scope="module")
-def trained(atlas):
-    """A small scVI. Tests do not change it."""
-    model = sca.models.SCVI(atlas[atlas.obs["batch"] != "batch2"].copy(), batch_key="batch", **SMALL)
-    model.train(**QUICK)
-    return model
-
-
 @pytest.fixture
 def saved(trained, tmp_path):
     """The folder of a saved scVI, and its card."""

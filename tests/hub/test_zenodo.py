@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import QUICK, SMALL, fingerprint
+from small import fingerprint
 from zenodo_server import FakeZenodo, running
 
 import scarches_widgets as sca
@@ -33,14 +33,6 @@ def server(monkeypatch):
         zenodo.configure(base_url=f"{fake.address}/api")
         yield fake
     zenodo.configure()
-
-
-@pytest.fixture(scope="module")
-def trained(atlas):
-    """A small scVI. Tests do not change it."""
-    model = sca.models.SCVI(atlas[atlas.obs["batch"] != "batch2"].copy(), batch_key="batch", **SMALL)
-    model.train(**QUICK)
-    return model
 
 
 @pytest.fixture

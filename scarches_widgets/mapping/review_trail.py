@@ -1,0 +1,122 @@
+"""The trail of a review: its entries, as a record in `uns` that h5ad can hold, and as lines of Python."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..data.names import shown
+from ..data.strict_json import parse_json
+
+VERSION = 1
+MOST_LISTED = 200  # cells whose names a line of Python lists
+NO_CELLS = np.zeros(0, dtype=np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One line of the trail.
+
+    Attributes
+    ----------
+    action
+        "begin", "by", "threshold", "accept", "relabel", "reject", "comment", "undo", "redo" or "apply".
+    cells
+        Whom it concerns: ascending positions.
+    which, of
+        If they were named as a group: see `Review.cells`.
+    label
+        The new label; or the one whose threshold was set; or the column applied to.
+    refers
+        Number of the entry that was undone or done again.
+    by, threshold
+        Of the rule, after it.
+    """
+
+    number: int
+    time: str  # UTC
+    action: str
+    cells: np.ndarray = field(default_factory=lambda: NO_CELLS, repr=False)
+    which: str | None = None
+    of: str | None = None
+    label: str | None = None
+    comment: str = ""
+    refers: int | None = None
+    by: str = ""
+    threshold: float | None = None
+    reviewer: str = ""
+
+    @property
+    def scope(self) -> str:
+        """The cells in words."""
+        n = f"{len(self.cells):,} {'cell' if len(self.cells) == 1 else 'cells'}"
+        if self.which is None:
+            return n if len(self.cells) else ""
+        return f"{n}: {self.which}" + ("" if self.of is None else f" {self.of}")
+
+
+COLUMNS = ("number", "time", "action", "scope", "n_cells", "label", "by", "threshold", "comment", "reviewer", "undone")
+SAVED = tuple(name for name in Entry.__dataclass_fields__ if name != "cells")
+
+
+def saved(facts: Mapping[str, Any], entries: Sequence[Entry], obs_names: np.ndarray) -> dict[str, Any]:
+    """Facts and entries as JSON, and arrays: names of the cells concerned, each once, and which of them each entry
+    concerns."""
+    lists = [entry.cells for entry in entries]
+    touched, places = np.unique(np.concatenate(lists), return_inverse=True)
+    told = [{name: getattr(entry, name) for name in SAVED} for entry in entries]
+    return {
+        "trail": json.dumps({"version": VERSION, **facts, "entries": told}, ensure_ascii=False),
+        "names": np.array(obs_names[touched], dtype=str),
+        "cells": places.astype(np.int32),
+        "ends": np.cumsum([len(one) for one in lists]),
+    }
+
+
+def restored(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[Entry], list[np.ndarray]]:
+    """Facts, entries without cells, and the names of each one's cells; any exception where it is no such record."""
+    facts = parse_json(str(record["trail"]).encode())
+    if facts["version"] != VERSION:
+        raise ValueError(f"it is of version {shown(facts['version'])}")
+    entries = [Entry(**{name: one[name] for name in SAVED}) for one in facts["entries"]]
+    names, places, ends = (np.asarray(record[name]) for name in ("names", "cells", "ends"))
+    if len(places) and not (places.dtype.kind in "iu" and places.min() >= 0 and places.max() < len(names)):
+        raise ValueError("it names cells that are not in it")
+    if len(ends) != len(entries) or ends[-1] != len(places) or (np.diff(ends) < 0).any():
+        raise ValueError("its cells do not fit its entries")
+    return facts, entries, [names.astype(str)[some] for some in np.split(places, ends[:-1])]
+
+
+def line_of(entry: Entry, obs_names: np.ndarray, is_new: bool) -> str:
+    """Python that does it again to a `review`; `is_new` says whether its label is none that a model knows."""
+    if entry.action == "by":
+        return f"review.set_rule({entry.by!r})"
+    if entry.action == "threshold":
+        return f"review.set_threshold({entry.threshold!r}{'' if entry.of is None else f', of={entry.of!r}'})"
+    if entry.which is not None:
+        cells = f"which={entry.which!r}" + ("" if entry.of is None else f", of={entry.of!r}")
+    else:
+        cells = _expression(entry.cells, obs_names)
+    if entry.action == "comment":
+        return f"review.comment({entry.comment!r}, {cells})"
+    first = f"{entry.label!r}, " if entry.action == "relabel" else ""
+    new = ", new=True" if entry.action == "relabel" and is_new else ""
+    comment = f", comment={entry.comment!r}" if entry.comment else ""
+    return f"review.{entry.action}({first}{cells}{comment}{new})"
+
+
+def _expression(cells: np.ndarray, obs_names: np.ndarray) -> str:
+    """Cells by their names, or, if they are many, as a packed mask."""
+    if len(cells) <= MOST_LISTED:
+        return repr([str(name) for name in obs_names[cells]])
+    mask = np.zeros(len(obs_names), dtype=bool)
+    mask[cells] = True
+    packed = base64.b85encode(zlib.compress(np.packbits(mask).tobytes(), 9)).decode()
+    bits = f"np.frombuffer(zlib.decompress(base64.b85decode({packed!r})), np.uint8)"
+    return f"np.unpackbits({bits}, count={len(mask)}).astype(bool)"

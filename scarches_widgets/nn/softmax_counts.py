@@ -174,7 +174,7 @@ def _binomial_terms(
 ) -> tuple[Tensor, Tensor | None]:
     """Σ_{k<x} log(1 + k/θ) − log x!, and Σ_{k<x} k/(θ + k) if asked for, of the counts that are not zero."""
     if rows is not None:
-        columns = _of_cell(rows * theta.shape[1], seen) + seen.genes
+        columns = _of_cell(rows * theta.shape[1], seen).add_(seen.genes)
     else:
         columns = seen.genes if theta.dim() == 1 else seen.places
     is_tabled = theta.dim() == 1 or (rows is not None and theta.numel() <= len(x))
@@ -182,8 +182,9 @@ def _binomial_terms(
     if not is_tabled:
         return _directly(x, theta[columns], with_slope)
     k = torch.arange(TABLED - 1, dtype=theta.dtype, device=theta.device).unsqueeze(1)
-    tabled = (x < TABLED) & (x == x.trunc())
-    places = torch.where(tabled, x, 1).long().sub_(1).mul_(len(theta)).add_(columns)
+    count = x.long().clamp_(1, TABLED - 1)
+    others = (count != x).nonzero().squeeze(1)  # large ones, and those that are not whole
+    places = count.sub_(1).mul_(len(theta)).add_(columns)
 
     def looked_up(steps: Tensor) -> Tensor:
         return steps.cumsum_(0).view(-1).index_select(0, places)
@@ -191,8 +192,7 @@ def _binomial_terms(
     ratio = k / theta
     slope = looked_up(k / (theta + k)) if with_slope else None
     log_binomial = looked_up(ratio.log1p_().sub_(torch.log1p(k)))
-    if not tabled.all():
-        others = (~tabled).nonzero().squeeze(1)
+    if len(others):
         terms = _directly(x[others], theta[columns[others]], with_slope)
         for found, exact in zip((log_binomial, slope), terms):
             if exact is not None:
@@ -219,5 +219,5 @@ def _of_cell(values: Tensor, seen: Seen) -> Tensor:
 
 
 def _add_at(matrix: Tensor, seen: Seen, values: Tensor) -> Tensor:
-    matrix.view(-1).index_add_(0, seen.places, values)
+    matrix.view(-1).scatter_add_(0, seen.places, values)
     return matrix

@@ -119,6 +119,20 @@ class Review:
         self._done: list[tuple[Entry, Callable[[], None]]] = []  # what counts, and how to take it back
         self._undone: list[Entry] = []
         self._applied: dict[str, pd.Series] = {}
+        self._subscribers: list[Callable[[Entry], None]] = []
+
+    def subscribe(self, callback: Callable[[Entry], None]) -> Callable[[], None]:
+        """Have a function called with each new entry of the trail; returns one that ends it."""
+        self._subscribers = [*self._subscribers, callback]
+
+        def end() -> None:
+            self._subscribers = [one for one in self._subscribers if one is not callback]
+
+        return end
+
+    def _tell(self) -> None:
+        for callback in self._subscribers:
+            callback(self._entries[-1])
 
     # What is so now
 
@@ -216,6 +230,11 @@ class Review:
         rows = pd.Index([*self._names, self.unknown], name="label", dtype=object)
         table = pd.DataFrame(counts, index=rows, columns=pd.Index(values, name=column, dtype=object))
         return table[table.sum(axis=1) > 0]
+
+    def crossing(self, label: str, column: str, value: str) -> np.ndarray:
+        """The cells behind one number of `confusion`, bool (cells,)."""
+        text = as_text(self.adata.obs[column])
+        return (self.codes == self._code_of(label)) & (np.where(pd.isna(text), "", text) == value)
 
     def cells(self, which: str = "unknown", of: str | None = None) -> np.ndarray:
         """A group of cells, bool (cells,).
@@ -380,6 +399,7 @@ class Review:
         take_back()
         self._undone.append(entry)
         self._record("undo", refers=entry.number)
+        self._tell()
         return entry
 
     def redo(self) -> Entry:
@@ -389,6 +409,7 @@ class Review:
         entry = self._undone.pop()
         self._perform(entry)
         self._record("redo", refers=entry.number)
+        self._tell()
         return entry
 
     def _decide(
@@ -411,6 +432,7 @@ class Review:
         if action != "begin":
             self._perform(entry, take_back)
             self._undone = []
+            self._tell()
 
     def _record(self, action: str, **facts: Any) -> None:
         facts = {"by": self.rule.by, "threshold": self.rule.threshold, "reviewer": self.reviewer, **facts}
@@ -563,11 +585,11 @@ class Review:
         if problem := self.problem(key, overwrite):
             raise DataError(problem)
         written = dict(zip(self._columns(key), (self.labels, self.reasons)))
-        self._record("apply", label=key)
-        record = self._saved()
         self.adata.obs = self.adata.obs.assign(**written)  # both, or none
-        self._write(key, record)
         self._applied |= {name: self.adata.obs[name].copy() for name in written}
+        self._record("apply", label=key)
+        self._write(key)
+        self._tell()
         return key
 
     def keep(self, key: str | None = None) -> str:
@@ -575,20 +597,18 @@ class Review:
         key = self.suggested_key if key is None else key
         if not key.strip() or "/" in key:
             raise DataError("The review needs a name without a slash.")
-        self._write(key, self._saved())
+        self._write(key)
         return key
 
-    def _write(self, key: str, record: dict[str, Any]) -> None:
-        self.adata.uns[IN_UNS] = {**self.adata.uns.get(IN_UNS, {}), key: record}
-
-    def _saved(self) -> dict[str, Any]:
+    def _write(self, key: str) -> None:
         names = self.adata.obs_names.to_numpy(dtype=object)
         facts = {
             "models": {name: list(columns) for name, columns in self.predictions.models.items()},
             "unknown": self.unknown,
             "digest": self.predictions.digest(names),
         }
-        return saved(facts, self._entries, names)
+        record = saved(facts, self._entries, names)
+        self.adata.uns[IN_UNS] = {**self.adata.uns.get(IN_UNS, {}), key: record}
 
     @classmethod
     def resume(cls, adata: AnnData, key: str | None = None) -> Review:

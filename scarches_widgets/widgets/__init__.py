@@ -6,6 +6,7 @@ _HOMES = {
     "LossMonitor": "loss_monitor",
     "TrainingPanel": "training_panel",
     "MappingPanel": "mapping_panel",
+    "LabelReview": "label_review",
     "EmbeddingView": "embedding_view",
     "GenePrograms": "gene_programs",
     "TreeEditor": "tree_editor",

@@ -166,6 +166,16 @@ def configure(*, sandbox: bool = True, base_url: str | None = None) -> None:
         )
 
 
+def current_site() -> _Site:
+    """Where models are shared now, as `configure` chose."""
+    return _site
+
+
+def on_binder() -> bool:
+    """Whether this is Binder, where others may see what is typed."""
+    return any(os.environ.get(name) for name in ON_BINDER)
+
+
 # ---- drafts ----------------------------------------------------------------------------------------------------------
 
 
@@ -562,7 +572,9 @@ def get_card(record: Record | str, *, file: str | None = None, cancel: Cancel | 
 # ---- records ---------------------------------------------------------------------------------------------------------
 
 
-def search(query: str = "", *, page: int = 1, size: int = 10, cancel: Cancel | None = None) -> list[Record]:
+def search(
+    query: str = "", *, page: int = 1, size: int = 10, site: str | None = None, cancel: Cancel | None = None
+) -> list[Record]:
     """Published records, as Zenodo's own search finds them.
 
     Parameters
@@ -571,13 +583,16 @@ def search(query: str = "", *, page: int = 1, size: int = 10, cancel: Cancel | N
         Words, or an expression of Zenodo's search.
     page, size
         Which page, from 1, of how many records.
+    site
+        Where to look, "https://zenodo.org" or "https://sandbox.zenodo.org"; None: where `configure` says.
     cancel
         As in `upload_file`.
     """
+    where = _site if site is None else _site_of(f"{site}/")
     asked = urlencode({"q": query, "page": page, "size": size})
-    answer = _site.client.ask("GET", f"{_site.api}/records?{asked}", cancel=cancel)
+    answer = where.client.ask("GET", f"{where.api}/records?{asked}", cancel=cancel)
     found = answer.get("hits", {}).get("hits", []) if isinstance(answer, dict) else answer or []
-    return [_record(one, _site) for one in found]
+    return [_record(one, where) for one in found]
 
 
 def get_record(identifier: str | int, *, _of: _Site | None = None, cancel: Cancel | None = None) -> Record:
@@ -666,7 +681,7 @@ def _site_of(link: str) -> _Site:
 
 
 def _token(access_token: str | Secret | None, force: bool) -> Secret:
-    if not force and any(os.environ.get(name) for name in ON_BINDER):
+    if not force and on_binder():
         raise PermissionError(
             "This is Binder, a public machine that is thrown away: do not type tokens here. Upload from your own "
             "computer; or, if you must, pass force=True."

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from ..models.base import Model
+
 
 NO_CELLS = np.zeros(0, dtype=np.int64)
 NO_CELLS.setflags(write=False)
@@ -51,6 +53,8 @@ class Session(traitlets.HasTraits):
         Column of `obs`, or gene, by which every view colours its cells; None: all alike.
     adata
         The cells. A session without any takes those of its first view.
+    model
+        The model that a view has loaded; None before.
 
     Examples
     --------
@@ -62,15 +66,18 @@ class Session(traitlets.HasTraits):
     Notes
     -----
     A plain object with traits, without a screen: it can be observed and linked in scripts. Later views add what they
-    share (models, runs) as further traits.
+    share as further traits.
     """
 
     selection = CellIndices()
     color = traitlets.Unicode(None, allow_none=True)
     adata = traitlets.Any(None, allow_none=True)
+    model = traitlets.Any(None, allow_none=True)
 
-    def __init__(self, selection: Any = (), color: str | None = None, adata: AnnData | None = None):
-        super().__init__()
+    def __init__(
+        self, selection: Any = (), color: str | None = None, adata: AnnData | None = None, model: Model | None = None
+    ):
+        super().__init__(model=model)
         self.adata = adata
         self.color = color
         self.selection = selection

@@ -11,6 +11,7 @@ _HOMES = {
     "GenePrograms": "gene_programs",
     "TreeEditor": "tree_editor",
     "SpatialMapper": "spatial_mapper",
+    "ModelHub": "model_hub",
     "Session": "session",
 }
 __all__ = [*_HOMES]

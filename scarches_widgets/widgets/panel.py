@@ -375,7 +375,7 @@ def collected_warnings() -> Iterator[list[str]]:
 
     Other threads' warnings go where they would have gone: the filters belong to the whole process.
     """
-    mine, texts = threading.get_ident(), []
+    mine = threading.get_ident()
     shown = warnings.showwarning
 
     def show(message, *where, **options):
@@ -384,18 +384,25 @@ def collected_warnings() -> Iterator[list[str]]:
         else:
             shown(message, *where, **options)
 
+    with warnings.catch_warnings(), collected_logs() as texts:
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        yield texts
+
+
+@contextlib.contextmanager
+def collected_logs() -> Iterator[list[str]]:
+    """The texts of what this thread logs as a warning, in place of printing it."""
+    mine, texts = threading.get_ident(), []
     handler = logging.Handler(logging.WARNING)
     handler.addFilter(lambda record: record.thread == mine)
     handler.emit = lambda record: texts.append(record.getMessage())
     ours = logging.getLogger("scarches_widgets")
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = show
-        ours.addHandler(handler)
-        try:
-            yield texts
-        finally:
-            ours.removeHandler(handler)
+    ours.addHandler(handler)
+    try:
+        yield texts
+    finally:
+        ours.removeHandler(handler)
 
 
 def _finite(losses: dict[str, float] | None) -> float | None:

@@ -49,7 +49,9 @@ def check_plain(options: dict[str, Any]) -> None:
             raise DamagedFile(f"The option '{shown(name)}' of the file's model is no number, word or short list.")
 
 
-def assembled(cls: type[M], config: dict, schema: dict, weights: Weights, adata, is_trained: bool) -> M:
+def assembled(
+    cls: type[M], config: dict, schema: dict, weights: Weights, adata, is_trained: bool, kl_weight: float = 1.0
+) -> M:
     """A model of class `cls` of these options, with the file's tensors; nothing large is built before they fit."""
     model = cls.__new__(cls)
     try:
@@ -76,7 +78,7 @@ def assembled(cls: type[M], config: dict, schema: dict, weights: Weights, adata,
     initialize(model.module, generator_of(0, "weights"))
     model.module.load_state_dict(model.module.state_dict() | found)
     model._start(None)
-    model._is_trained = is_trained
+    model._is_trained, model._kl_weight = is_trained, kl_weight
     if adata is not None:
         model.adata = adata
         model.adata = model._adata_or_own(None)  # a MuData's RNA, where the model reads one

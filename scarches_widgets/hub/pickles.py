@@ -2,8 +2,8 @@
 
 A pickle is a program, and Python's reader runs it. Here its instructions are only parsed (`pickletools.genops`), and
 carried out by `_Builder`, which imports nothing and calls nothing that the file names. It builds tensors, arrays,
-containers, text and numbers; of pandas and a few others it makes a `Stand`, which is not looked at. A file that
-names anything else is refused. What is built takes a few times the size of the file, whatever the file declares.
+containers, text and numbers; of pandas and a few others it makes a `Stand`, which says what it was filled with. A file
+that names anything else is refused. What is built takes a few times the size of the file, whatever the file declares.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,27 @@ class Name:
 
 
 class Stand:
-    """In the place of an object that is not understood; it takes whatever it is filled with, and forgets it."""
+    """In the place of an object that is not understood."""
+
+    def __init__(self, content: Any = ()):
+        self.content = [content]  # what it was made of, and then what it was filled with
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """All that lie in it, also in what lies in it."""
+        found, waiting = set(), [self]
+        while waiting:
+            match waiting.pop():
+                case Stand() as stand if id(stand) not in found:  # it may lie in itself
+                    found.add(id(stand))
+                    waiting += stand.content[::-1]
+                case np.ndarray() as array:
+                    yield array
+                case (list() | tuple()) as items if id(items) not in found:
+                    found.add(id(items))
+                    waiting += items[::-1]
+                case dict() as items if id(items) not in found:
+                    found.add(id(items))
+                    waiting += [*items.values()][::-1]
 
 
 @dataclass
@@ -365,7 +385,7 @@ class _Builder:
             case (("builtins.dict" | "builtins.list" | "builtins.set"), ()):
                 return {"dict": dict, "list": list, "set": set}[name.text.removeprefix("builtins.")]()
             case text, _ if STANDS.fullmatch(text):
-                return Stand()
+                return Stand(arguments)
         raise _Refused(f"it would call {shown(name.text)} in a way that model files do not need")
 
     def filled(self, target: Any, state: Any) -> Any:
@@ -385,7 +405,10 @@ class _Builder:
             case _Dtype(), (_, "<" | ">" | "|" | "=" as order, *_):
                 target.dtype = target.dtype.newbyteorder(order)
                 return target
-            case ((OrderedDict() | Stand()), _):
+            case OrderedDict(), _:
+                return target
+            case Stand(), _:
+                target.content.append(state)
                 return target
             case dict(), dict():
                 target.update(state)

@@ -27,9 +27,10 @@ from ..data.names import listed, shown
 from ..models import SCANVI, SCVI, TOTALVI
 from ..training.options import respelled
 from .foreign import UnsupportedModel, Weights, assembled, check_plain, names_of, read_gene_list, text_or_none
-from .pickles import read_pickle, read_torch
+from .pickles import Stand, read_pickle, read_torch
 
 CLASSES = {"SCVI": SCVI, "SCANVI": SCANVI, "TOTALVI": TOTALVI}
+WARM_UP_EPOCHS = {"SCVI": 400, "SCANVI": 400, "TOTALVI": 0.75 * 256 / 0.9}  # of totalVI, 0.75 steps per cell
 LEGACY = ("model_params.pt", "attr.pkl", "var_names.csv")
 NOT_OF_THE_NETWORK = (
     *("use_cuda", "use_gpu", "unlabeled_category", "pretrained_model", "datamodule", "registry"),
@@ -56,6 +57,7 @@ class _Saved:
     options: dict[str, Any]
     schema: dict[str, Any]
     is_trained: bool
+    kl_weight: float  # that its training ended with
     measured: dict[str, np.ndarray] = field(default_factory=dict)  # proteins, by batch; none if all are everywhere
 
 
@@ -88,16 +90,16 @@ def from_scvi_tools(path: str | os.PathLike, adata=None, *, prefix: str = "") ->
     Notes
     -----
     scvi-tools raises the weight of the KL terms over 400 epochs, so a reference of fewer epochs was hardly held to the
-    prior, and a query that is trained at full weight leaves it. Then pass the weight that the reference ended with, its
-    epochs / 400, as `query.train(kl_weight=…)`. Of a scVI of few epochs, the mixing of a new donor's cells with the
-    reference's (`metrics.batch_mixing_within_types`) fell from 0.97 to 0.40 in training; at 0.02, to 0.93.
+    prior, and a query that is trained at full weight leaves it. So by default a query is trained at the weight that the
+    reference ended with, as the file's history tells; without one, at full weight. Then pass what you know of the
+    reference, its epochs / 400, as `query.train(kl_weight=…)`.
     """
     saved = _read(Path(path).expanduser(), prefix)
     cls = CLASSES[saved.name]
     weights = {"SCVI": _OfSCVI, "SCANVI": _OfSCANVI, "TOTALVI": _OfTOTALVI}[saved.name](saved.tensors)
     if saved.name == "TOTALVI":
         weights.masks = saved.measured
-    return assembled(cls, _config(saved), saved.schema, weights, adata, saved.is_trained)
+    return assembled(cls, _config(saved), saved.schema, weights, adata, saved.is_trained, saved.kl_weight)
 
 
 def _read(folder: Path, prefix: str) -> _Saved:
@@ -162,7 +164,8 @@ def _from_registry(tensors: dict, genes: Any, attributes: dict, folder: Path) ->
         options = _flat(attributes["init_params_"])
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise DamagedFile(f"'{folder}' lacks what scvi-tools writes of a model's data ({shown(error)!r}).") from error
-    return _Saved(version, name, tensors, schema["genes"], options, schema, _is_trained(attributes), measured)
+    trained = _is_trained(attributes), _kl_weight(attributes, name)
+    return _Saved(version, name, tensors, schema["genes"], options, schema, *trained, measured)
 
 
 def _from_setup_dict(tensors: dict, genes: tuple[str, ...], attributes: dict, folder: Path) -> _Saved:
@@ -199,6 +202,7 @@ def _from_setup_dict(tensors: dict, genes: tuple[str, ...], attributes: dict, fo
         options,
         schema,
         _is_trained(attributes),
+        _kl_weight(attributes, name),
         measured,
     )
 
@@ -217,6 +221,23 @@ def _version(text: Any) -> tuple[int, int]:
 
 def _is_trained(attributes: dict) -> bool:
     return attributes.get("is_trained_") is True
+
+
+def _kl_weight(attributes: dict, name: str) -> float:
+    """What training ended with: as newer files tell it, or, by the default of scvi-tools, from the number of epochs."""
+    history = attributes.get("history_")
+    columns = {}
+    for column, table in history.items() if isinstance(history, dict) else ():
+        values = (array for array in table.arrays() if array.ndim == 2) if isinstance(table, Stand) else ()
+        columns[column] = next(values, np.empty((1, 0)))
+    try:
+        told = [float(value) for value in columns.get("kl_weight", np.empty(0)).ravel()[-1:]]
+    except (TypeError, ValueError):
+        told = []
+    if told and 0 < told[0] <= 1:
+        return told[0]
+    n_epochs = max((values.size for column, values in columns.items() if not column.endswith("_step")), default=0)
+    return min(1.0, n_epochs / WARM_UP_EPOCHS[name]) if n_epochs else 1.0
 
 
 def _original(registry: dict, key: str) -> Any:

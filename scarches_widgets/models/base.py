@@ -8,7 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -134,6 +134,7 @@ class Model:
         self._epochs: list[EpochEnded] = []
         self._is_trained = False
         self._surgeries: list[dict[str, int]] = []  # new levels of each variable, one entry per surgery
+        self._kl_weight = 1.0  # that training ended with; of a query, its reference's
         self.gene_map: str | Mapping[str, str] | None = None
         self.min_gene_overlap = LEAST_OVERLAP
         self._watchers: list[Callable[[TrainingRun], None]] = []
@@ -270,6 +271,8 @@ class Model:
         return cls.plan_class
 
     def _resolved(self, plan: TrainingPlan, cells: TrainingCells) -> TrainingPlan:
+        if self._surgeries and plan.schedule == "auto" and plan.kl_weight is None:
+            plan = replace(plan, kl_weight=self._kl_weight)  # else latents leave what the decoder knows
         return plan.resolved(cells.n_train, cells.n_validation, of_query=bool(self._surgeries))
 
     def watch_runs(self, watcher: Callable[[TrainingRun], None]) -> None:
@@ -282,6 +285,8 @@ class Model:
         elif isinstance(event, EpochEnded):
             self._is_trained = True
             self._epochs = [*(self._epochs if event.epoch else []), event]  # epoch 0 begins a history
+            if not self._surgeries:
+                self._kl_weight = event.kl_weight
 
     def _identity(self, plan: TrainingPlan) -> dict[str, object]:
         """What a checkpoint must share with this model to be resumed."""
@@ -502,6 +507,7 @@ class Model:
         n_new = {variable: len(levels) for variable, levels in new_levels.items()}
         query.module = surgery.adapted(reference.module, n_new)
         query._surgeries = [*reference._surgeries, n_new]
+        query._kl_weight = reference._kl_weight
         query._count_in(adata, n_new)
         return query
 

@@ -41,6 +41,7 @@ class ModelDocument:
     gene_map: str | dict[str, str] | None  # how the names of a query's genes became the reference's
     min_gene_overlap: Annotated[float, Field(ge=0, le=1)]
     flags: dict[str, bool] = Field(default_factory=dict)  # of the model's class
+    kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0  # that it, or its reference, was trained with
 
 
 def save(model: Model, path: str | os.PathLike, overwrite: bool) -> str:
@@ -58,6 +59,7 @@ def save(model: Model, path: str | os.PathLike, overwrite: bool) -> str:
         gene_map=gene_map,
         min_gene_overlap=model.min_gene_overlap,
         flags={name: getattr(model, name) for name in model.flags},
+        kl_weight=model._kl_weight,
     )
     return write_container(
         path,
@@ -83,6 +85,7 @@ def load(cls: type[Model], path: str | os.PathLike, adata) -> Model:
     model._start(adata)
     model._surgeries, model._is_trained, model._epochs = document.surgeries, document.is_trained, document.history
     model.gene_map, model.min_gene_overlap = document.gene_map, document.min_gene_overlap
+    model._kl_weight = document.kl_weight
     for name, value in document.flags.items():
         if name not in cls.flags:
             raise DamagedFile(f"'{path}' says '{shown(name)}' of the model, which a {cls.__name__} does not have.")

@@ -106,7 +106,7 @@ class TrainingPlan:
     lr: Positive | None = None  # highest learning rate; None: as the network's pace for auto, 1e-3 as published
     weight_decay: NotNegative = 1e-6
     train_size: Annotated[float, Field(gt=0, le=1)] = 0.9  # share of the cells; the rest are for validation
-    kl_weight: NotNegative = 1.0  # after the warm-up
+    kl_weight: NotNegative | None = None  # after the warm-up; None: 1, and of a query by auto, that of its reference
     kl_warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # None: most steps for auto, 400 as published
     early_stopping: bool = False
     early_stopping_kwargs: EarlyStopping = EarlyStopping()
@@ -122,7 +122,8 @@ class TrainingPlan:
             n_epochs, lr = _published_epochs(n_train + n_validation), 1e-3
         else:
             n_epochs, lr = self._auto_epochs(n_train, of_query), SURGERY_RATE if of_query else self.pace.lr
-        return replace(self, max_epochs=self.max_epochs or n_epochs, lr=self.lr or lr)
+        kl_weight = 1.0 if self.kl_weight is None else self.kl_weight
+        return replace(self, max_epochs=self.max_epochs or n_epochs, lr=self.lr or lr, kl_weight=kl_weight)
 
     def _auto_epochs(self, n_train: int, of_query: bool) -> int:
         n_steps = SURGERY_STEPS if of_query else self.pace.steps_for(n_train, self.batch_size)

@@ -12,6 +12,7 @@ from small import QUICK, SMALL
 import scarches_widgets as sca
 from scarches_widgets.data.container import DamagedFile
 from scarches_widgets.hub.pickles import read_torch
+from scarches_widgets.mapping import metrics
 
 FOLDERS = {
     "scanvi_0.16.1_pancreas": (1000, 3, 8), "scanvi_1.0.3_synthetic": (100, 1, 2), "scanvi_1.4.2_kang": (400, 6, 8),
@@ -57,6 +58,55 @@ def test_the_pancreas_model_labels_human_islet_cells_as_the_data_tell(real_data)
     assert found.loc["alpha"].to_dict()["Alpha"] == 35 and found.loc["beta"]["Beta"] == 35
     assert found.loc["delta"]["Delta"] == 35 and found.loc["activated_stellate"]["Stellate"] == 33
     assert found.loc["macrophage"][["Beta", "Alpha"]].tolist() == [33, 2]
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    "folder, weight",
+    [
+        ("scvi_1.4.2_kang", 3 / 400),  # as it says
+        ("totalvi_1.4.2_cite", 0.01919),
+        ("scanvi_0.16.1_pancreas", 20 / 400),  # from its epochs
+        ("totalvi_1.1.5_synthetic", 1 / 213),
+        ("scvi_0.16.1_pancreas", 1),
+        ("scvi_0.15.5_synthetic", 1),  # it has no history
+    ],
+)
+def test_a_query_is_trained_at_the_kl_weight_that_the_reference_ended_with(real_data, folder, weight):
+    model = sca.hub.from_scvi_tools(real_data / "checkpoints" / folder)
+    assert model._kl_weight == pytest.approx(weight, rel=0.01)
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* genes found")
+@pytest.mark.parametrize("kind", ["scvi", "scanvi", "totalvi", "pancreas"])
+def test_surgery_on_a_model_of_scvi_tools_keeps_the_query_among_the_cells_it_knows(real_data, kind):
+    """At full KL weight, scVI's mixing fell to 0.40."""
+    if kind == "pancreas":
+        folder, cells = "scanvi_0.16.1_pancreas", ad.read_h5ad(real_data / "pancreas_human_mouse_small.h5ad")
+        cells = cells[cells.obs["species"] == "human"].copy()
+        is_query = (cells.obs["batch"] == "human3").to_numpy()
+        cells.obs["study"] = np.where(is_query, "human3", "Pancreas inDrop")
+    elif kind == "totalvi":
+        folder, cells = "totalvi_1.4.2_cite", ad.read_h5ad(real_data / "cite_pbmc.h5ad")
+        cells = cells[[*range(0, 4000, 5), *range(4000, 4100)]].copy()
+        is_query = (cells.obs["batch"] == "PBMC5k").to_numpy()
+    else:
+        folder, cells = f"{kind}_1.4.2_kang", ad.read_h5ad(real_data / "pbmc_kang_donors.h5ad")[::4].copy()
+        is_query = (cells.obs["batch"] == "donor1039").to_numpy()
+    labels = cells.obs["cell_type"].astype(str).to_numpy()
+    model = sca.hub.from_scvi_tools(real_data / "checkpoints" / folder)
+    if kind != "pancreas":
+        cells.obs["batch"] = np.where(is_query, "new", cells.obs["batch"].astype(str))
+    cells.obs[model.schema.labels_key or "partial"] = "Unknown"
+    query = type(model).load_query_data(cells[is_query].copy(), model)
+    mixing = []
+    for _ in range(2):
+        latents = query.get_latent_representation(cells)
+        mixing.append(metrics.batch_mixing_within_types(latents, labels, is_query.astype(str)))
+        query.train(progress=False)
+    assert mixing[1] > mixing[0] - 0.15, mixing
 
 
 @pytest.mark.realdata

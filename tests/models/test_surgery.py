@@ -103,6 +103,17 @@ def test_the_reference_model_itself_is_left_as_it_was_and_can_be_trained_on(refe
     assert fingerprint(reference) == fingerprint(twin)
 
 
+def test_a_query_is_held_to_the_prior_as_firmly_as_its_reference_was(reference_cells, query_cells, tmp_path):
+    how = {**QUICK, "kl_warmup_epochs": 1}
+    weak = SCVI(reference_cells, batch_key="batch", **SMALL)
+    weak.train(**how, kl_weight=0.02)
+    weak.save(tmp_path / "weak")
+    query = mapped(query_cells, tmp_path / "weak")
+    for options, expected in ({}, 0.02), ({"kl_weight": 0.5}, 0.5), ({"schedule": "published"}, 1.0), ({}, 0.02):
+        query.train(**how, **options)
+        assert query.history["kl_weight"].iloc[-1] == pytest.approx(expected)
+
+
 def test_the_query_s_anndata_is_not_modified(trained, query_cells):
     before = contents(query_cells)
     query = mapped(query_cells, trained)

@@ -54,6 +54,16 @@ class Chain:
     tokens: Tensor  # int64 (distinct, longest); 0 after a sequence's end
     of_cell: Tensor  # int64 (cells,), row of `tokens`
 
+    def of(self, cells: Tensor) -> Chain:
+        """The chain of some of the cells, bool (cells,) or int64."""
+        distinct, of_cell = torch.unique(self.of_cell[cells], return_inverse=True)
+        return Chain(self.tokens[distinct], of_cell)
+
+    @property
+    def n_residues(self) -> Tensor:
+        """Of all cells, but for the first of each."""
+        return (self.tokens[:, 1:] > 0).sum(1)[self.of_cell].sum()
+
 
 @dataclass(frozen=True)
 class Receptors:

@@ -23,7 +23,8 @@ Networks default to those that mvtcr 0.2.1.2's tutorial arrived at. `schedule="p
 - padding is masked, and whatever depends on a sequence alone is computed once for each distinct one of a step; dropout
   there is drawn per distinct sequence, and attention's own weights are not dropped;
 - in a step of training, each cell's RNA is decoded from one of the two z, drawn by chance, and its receptor from the
-  other z of the two that it may be decoded from: in expectation the published loss, in half of the time;
+  other z of the two that it may be decoded from; and of the receptor one chain is decoded, drawn by chance, and counts
+  twice: in expectation the published loss, in half of the time;
 - a residue's vector and its position are added once (mvtcr adds the vector twice, five times as large);
 - the receptor is decoded across modalities whatever chains are read (mvtcr: not with an explicit `beta_only=False`);
 - validation cells are of clonotypes of their own (mvtcr takes the split it is given);
@@ -262,8 +263,17 @@ class MvTCRModule(nn.Module):
     def _of_residues(self, z: Sequence[Tensor], cells: Minibatch, noise: Noise | None) -> Tensor:
         """−log p in nats, the mean over the residues of both chains."""
         hidden = self.tcr_hidden(torch.cat(list(z)), _repeated(cells.categories, len(z)), noise)
-        chains = zip(self.chain_decoders, cells.receptors.chains)
-        return torch.cat([of(hidden, chain.tokens, chain.of_cell.repeat(len(z)), noise) for of, chain in chains]).mean()
+        chains = [replace(chain, of_cell=chain.of_cell.repeat(len(z))) for chain in cells.receptors.chains]
+        n_residues = sum(chain.n_residues for chain in chains)
+        if not self.training:
+            told = [of(hidden, chain, noise) for of, chain in zip(self.chain_decoders, chains)]
+            return sum(one.sum() for one in told) / n_residues
+        is_alpha = noise.kept_like(hidden[:, 0], 0.5) > 0
+        told = [
+            of(hidden[drawn], chain.of(drawn), noise)
+            for of, chain, drawn in zip(self.chain_decoders, chains, (is_alpha, ~is_alpha))
+        ]
+        return 2 * sum(one.sum() for one in told) / n_residues
 
     def _cross_entropy(self, z: Tensor, cells: Minibatch, noise: Noise | None) -> Tensor:
         if cells.labels is None or not (cells.labels >= 0).any():

@@ -35,11 +35,12 @@ class Noise:
         """Standard normal draws of the shape, type and device of `values`."""
         return torch.empty_like(values).normal_(generator=self.generator)
 
-    def kept_like(self, values: Tensor, probability: float) -> Tensor:
-        """Zeros and ones of the shape of `values`; each is one with `probability`."""
+    def kept_like(self, values: Tensor, probability: float, n_bits: int = 16) -> Tensor:
+        """Zeros and ones of the shape of `values`; each is one with `probability`, which `n_bits`, 8 or 16, decide."""
         if values.device.type != "cpu":
             return torch.empty_like(values).bernoulli_(probability, generator=self.generator)
         # 16 bits for each decide as well as torch's 24, and come ten times faster
-        words = self._bits.integers(2**64 - 1, size=-(-values.numel() // 4), dtype=np.uint64, endpoint=True)
-        kept = words.view(np.uint16)[: values.numel()] < round(probability * 2**16)
+        n_words = -(-values.numel() * n_bits // 64)
+        words = self._bits.integers(2**64 - 1, size=n_words, dtype=np.uint64, endpoint=True)
+        kept = words.view(f"u{n_bits // 8}")[: values.numel()] < round(probability * 2**n_bits)
         return torch.from_numpy(kept.astype(np.float32)).view(values.shape).to(values.dtype)

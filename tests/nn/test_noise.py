@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,3 +39,13 @@ def test_two_masks_of_one_step_differ_and_torchs_own_generator_is_left_alone():
     one = noise(0, 0)
     assert not torch.equal(one.kept_like(torch.empty(100), 0.5), one.kept_like(torch.empty(100), 0.5))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_sixteen_bits_decide_or_eight_if_that_is_asked_for():
+    words = np.random.Generator(np.random.SFC64(noise(0, 0).generator.initial_seed())).integers(
+        2**64 - 1, size=3, dtype=np.uint64, endpoint=True
+    )
+    for n_bits, threshold in ((16, 0.3 * 2**16), (8, 77)):
+        kept = noise(0, 0).kept_like(torch.empty(2, 5), 0.3, **({} if n_bits == 16 else {"n_bits": 8}))
+        expected = words.view(f"u{n_bits // 8}")[:10] < round(threshold)
+        assert kept.flatten().tolist() == expected.tolist()

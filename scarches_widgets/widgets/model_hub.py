@@ -288,7 +288,8 @@ class ModelHub(View):
 
     def _fetch_card(self, entry: RemoteEntry, cancel: threading.Event) -> None:
         try:
-            entry.card = zenodo.get_card(entry.record, cancel=cancel)
+            if (card := zenodo.get_card(entry.record, cancel=cancel)) is not None:
+                entry.take(card)
         except zenodo.Cancelled:
             return
         except Exception as error:  # noqa: BLE001 - becomes a sentence on the card
@@ -517,7 +518,7 @@ class ModelHub(View):
                     raise ValueError("A card needs a title.")
                 changes[what] = value
             if changes:
-                entry.card = _rewritten(self._path(name), changes)
+                entry.take(_rewritten(self._path(name), changes))
                 changes = self._edits[name] = self._edits.get(name, {}) | changes
                 where = str(self.folder / name)
                 lines = [f"card.{what} = {value!r}" for what, value in changes.items()]
@@ -581,6 +582,10 @@ class ModelHub(View):
         }
         last = self.draft
         again = bool(last) and (last["key"], last["site"]) == (entry.key, site.web) and last["state"] != "public"
+        if again and last["file_name"] != file_name:
+            raise ValueError(
+                f"The draft has the model as '{shown(last['file_name'])}'. Keep that name, or begin another draft."
+            )
 
         def send(cancel: threading.Event) -> str:
             with collected_logs():  # which say what the page says
@@ -595,6 +600,7 @@ class ModelHub(View):
                     "key": entry.key,
                     "site": site.web,
                     "title": title,
+                    "file_name": file_name,
                     "state": "begun",
                 }
                 self.draft = draft
@@ -761,7 +767,7 @@ class ModelHub(View):
         """Model, what it is, where, size, checksum, fit: for those who read without a kernel."""
         rows = []
         for entry in self._local.values():
-            what = " · ".join(entry.for_page()["facts"]) or entry.kind
+            what = " · ".join(entry.facts) or entry.kind
             digest = f"SHA-256 {entry.card.digest}" if entry.card else ""
             where = str(self.folder / entry.name)
             rows.append((shown(entry.title), what, where, in_bytes(entry.size), digest, _fit(entry)))
@@ -769,7 +775,7 @@ class ModelHub(View):
             files = entry.record.archives
             size = ", ".join(in_bytes(file.size) for file in files)
             digest = ", ".join(f"MD5 {file.md5}" for file in files)
-            what = " · ".join(entry.for_page()["facts"])
+            what = " · ".join(entry.facts)
             rows.append((shown(entry.title), what, entry.record.link, size, digest, _fit(entry)))
         return rows
 

@@ -28,6 +28,8 @@ class Entry:
     ----------
     card
         None: it has none, or it was not fetched yet.
+    facts
+        The card in a few words.
     problem
         Why it cannot be used, or what is not known of it; empty if nothing is wrong.
     fit
@@ -36,6 +38,7 @@ class Entry:
 
     where: ClassVar[str]
     card: ModelCard | None = None
+    facts: list[str] = field(default_factory=list)
     problem: str = ""
     fit: Compatibility | str | None = None
 
@@ -43,6 +46,10 @@ class Entry:
     def key(self) -> str:
         """By which the page names it."""
         raise NotImplementedError
+
+    def take(self, card: ModelCard) -> None:
+        """It has this card."""
+        self.card, self.facts = card, _facts(card)
 
     def check(self, cells: Any) -> None:
         """Find out whether the cells fit the card."""
@@ -56,7 +63,7 @@ class Entry:
         return {
             "key": self.key,
             "where": self.where,
-            "facts": _facts(card) if card else [],
+            "facts": self.facts,
             "digest": card.digest if card else "",
             "problem": self.problem,
             "fit": self.fit if not isinstance(self.fit, Compatibility) else _fit_for_page(self.fit),
@@ -183,7 +190,7 @@ def found_in(folder: Path) -> Iterator[LocalEntry]:
         entry = LocalEntry(name=path.name, kind=kind, size=size)
         if CARD in names:
             try:
-                entry.card = read_card(path)
+                entry.take(read_card(path))
             except (DamagedFile, OSError) as error:
                 entry.problem = str(error)
         yield entry

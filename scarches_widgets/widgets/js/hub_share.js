@@ -150,7 +150,9 @@ export function sharePart(model, signal, announce) {
     where.textContent = target.sandbox
       ? "The sandbox is for trying: it has accounts and tokens of its own, and is emptied from time to time. For Zenodo itself, run sca.hub.zenodo.configure(sandbox=False) in a cell and look again."
       : `Models go to ${target.name}, as sca.hub.zenodo.configure says. A draft is seen by you alone.`;
-    for (const one of [title, authors, file]) one.disabled = !open;
+    const again = draft.id && draft.state !== "public" && draft.key === key;
+    for (const one of [title, authors]) one.disabled = !open;
+    file.disabled = !open || Boolean(again); // the draft has it under its name
     text.disabled = !open || !hasCard;
     select.disabled = detached;
     fields.text.help.textContent = key && !hasCard
@@ -165,7 +167,6 @@ export function sharePart(model, signal, announce) {
     const common = { target, busy, detached };
     why.textContent = uploadMissing({ ...common, key, title: title.value, authors: authorsOf(authors.value), hasToken: firstToken.filled || target.has_token });
     upload.enable(!why.textContent);
-    const again = draft.id && draft.state !== "public" && draft.key === key;
     upload.node.textContent = again ? "Upload again into the draft" : "Create the draft";
     third.hidden = draft.state !== "filled";
     forEver.replaceChildren("A published record gets a DOI, and can neither be deleted nor changed. To publish ", element("strong", {}, draft.title ?? ""), `, type its title.`);

@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import anndata as ad
 import numpy as np
 import pytest
 import torch
@@ -341,3 +342,23 @@ def test_planted_epitopes_are_told_by_both_modalities_together_and_by_neither_al
         told = model.predict_by_neighbors(test, train, "epitope", n_neighbors=10, modality=modality)
         f1[modality] = f1_score(test.obs["epitope"].astype(str), told.astype(str), average="weighted")
     assert f1["joint"] > max(f1["rna"], f1["tcr"]) + 0.1
+
+
+# ------------------------------------------------------------------------------------------------------- measured cells
+
+
+@pytest.mark.realdata
+@pytest.mark.filterwarnings("ignore:.*(same batch|nothing but zeros)")
+def test_cells_of_one_clone_lie_at_one_place_by_their_receptors_and_apart_by_rna(real_data):
+    """The 258 T cells of one patient with both chains, of which the largest clone has 78."""
+    cells = ad.read_h5ad(real_data / "cite_tcr_320cells.h5ad")
+    cells = cells[mvTCR.has_receptor(cells)].copy()
+    model = mvTCR(cells, batch_key="batch", **TINY)
+    model.train(**QUICK)
+    rna, tcr = model.get_latent_representation(modality=("rna", "tcr"))
+    clone = cells.obs["clonotype"].astype(str)
+    largest = (clone == clone.value_counts().index[0]).to_numpy()
+    assert (len(cells), largest.sum()) == (258, 78)
+    assert np.ptp(tcr[largest], axis=0).max() < 1e-5 and np.ptp(rna[largest], axis=0).max() > 1e-2
+    told = model.predict_by_neighbors(reference=cells, labels_key="clonotype", modality="tcr")
+    assert (told == clone).all()

@@ -4,7 +4,7 @@ from importlib import import_module
 
 from . import metrics
 
-__all__ = ["layers", "metrics", "spatial", "tissue"]
+__all__ = ["layers", "metrics", "review", "spatial", "tissue"]
 
 
 def __getattr__(name: str):

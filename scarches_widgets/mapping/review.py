@@ -221,10 +221,7 @@ class Review:
         DataError
             If there is no such column.
         """
-        if column not in self.adata.obs:
-            raise DataError(f"obs has no column '{shown(column)}'.{did_you_mean(column, self.adata.obs.columns)}")
-        text = as_text(self.adata.obs[column])
-        codes, values = pd.factorize(np.where(pd.isna(text), "", text), sort=True)
+        codes, values = self._values_of(column)
         mine, n = np.where(self.codes < 0, len(self._names), self.codes), len(self._names) + 1
         counts = np.bincount(mine * len(values) + codes, minlength=n * len(values)).reshape(n, len(values))
         rows = pd.Index([*self._names, self.unknown], name="label", dtype=object)
@@ -233,8 +230,20 @@ class Review:
 
     def crossing(self, label: str, column: str, value: str) -> np.ndarray:
         """The cells behind one number of `confusion`, bool (cells,)."""
-        text = as_text(self.adata.obs[column])
-        return (self.codes == self._code_of(label)) & (np.where(pd.isna(text), "", text) == value)
+        codes, values = self._values_of(column)
+        if value not in values:
+            raise DataError(f"obs['{shown(column)}'] has no value '{shown(value)}'.{did_you_mean(value, values)}")
+        return (self.codes == self._code_of(label)) & (codes == values.index(value))
+
+    def _values_of(self, column: str) -> tuple[np.ndarray, list[str]]:
+        """A column of obs as codes, int (cells,), and its values as text, sorted; "" where there is none."""
+        if column not in self.adata.obs:
+            raise DataError(f"obs has no column '{shown(column)}'.{did_you_mean(column, self.adata.obs.columns)}")
+        codes, levels = pd.factorize(self.adata.obs[column])
+        names = [*as_text(pd.Series(levels)), ""]  # the last is that of code −1
+        values, places = np.unique(np.array(names, dtype=object), return_inverse=True)
+        there = np.isin(np.arange(len(values)), places[codes])
+        return (np.cumsum(there) - 1)[places[codes]], values[there].tolist()
 
     def cells(self, which: str = "unknown", of: str | None = None) -> np.ndarray:
         """A group of cells, bool (cells,).

@@ -13,10 +13,12 @@ import { reviewQueue } from "./js/review_queue.js";
 import { reviewTypes, thresholdSlider } from "./js/review_types.js";
 
 /** By what labels are decided, and what comes of it. */
-function rulePart(model, signal, { send, live }) {
+function rulePart(model, signal, { send, live, settled, isAhead }) {
   const by = element("select", { class: "scaw-select" }, ...model.get("ways").map(([value, words]) => element("option", { value }, words)));
   const way = element("label", { class: "scaw-field-row", hidden: model.get("ways").length < 2 }, "Labels of the ", by);
-  const slider = thresholdSlider(model, signal, { label: "Threshold of the uncertainty", of: () => null, live });
+  const slider = thresholdSlider(model, signal, {
+    label: "Threshold of the uncertainty", now: () => model.get("rule").threshold, of: () => null, live, settled,
+  });
   const words = element("p", { class: "scaw-result", role: "status" });
   const undo = actionButton("Undo", () => send({ op: "undo" }), signal, { title: "Ctrl+Z" });
   const redo = actionButton("Redo", () => send({ op: "redo" }), signal, { title: "Ctrl+Shift+Z" });
@@ -35,8 +37,8 @@ function rulePart(model, signal, { send, live }) {
   function show() {
     const rule = model.get("rule");
     by.value = rule.by;
-    slider.show(rule.threshold);
-    say(rule.n_unknown);
+    slider.show();
+    if (!isAhead()) say(rule.n_unknown);
     const { undo: can, redo: again } = model.get("history");
     undo.enable(enabled && can);
     redo.enable(enabled && again);
@@ -44,7 +46,7 @@ function rulePart(model, signal, { send, live }) {
   listen(by, "change", () => send({ op: "rule", by: by.value }), signal);
   follow(model, ["rule", "history"], show, signal);
   show();
-  return { node, say, flush: slider.flush, setEnabled(wanted) { enabled = wanted; by.disabled = !wanted; slider.setEnabled(wanted); show(); } };
+  return { node, say, show, slider, setEnabled(wanted) { enabled = wanted; by.disabled = !wanted; slider.setEnabled(wanted); show(); } };
 }
 
 const GROUPS = (unknown, opened) => [
@@ -55,12 +57,15 @@ const GROUPS = (unknown, opened) => [
 ];
 
 /** The predicted type that is looked at: its uncertainties, its markers, and decisions on its cells. */
-function openedPart(model, signal, { send, announce, live }) {
+function openedPart(model, signal, { send, announce, live, settled }) {
   const name = element("h4", { class: "scaw-detail-name" });
   const facts = element("p");
   const bars = element("div");
   const own = element("input", { type: "checkbox" });
-  const slider = thresholdSlider(model, signal, { label: "Threshold of this type", of: () => model.get("opened").label, live: (value) => live(value, model.get("opened").label) });
+  const slider = thresholdSlider(model, signal, {
+    label: "Threshold of this type", now: () => model.get("opened").threshold, of: () => model.get("opened").label,
+    live: (value) => live(value, model.get("opened").label), settled,
+  });
   const which = element("select", { class: "scaw-select", "aria-label": "Cells of this type that" });
   const cellsOf = () => {
     const { label } = model.get("opened");
@@ -90,7 +95,7 @@ function openedPart(model, signal, { send, announce, live }) {
     bars.replaceChildren(barsOf(opened.histogram, opened.threshold));
     own.checked = opened.own;
     slider.node.hidden = !opened.own;
-    slider.show(opened.threshold);
+    slider.show();
     const chosen = which.value || "unknown";
     which.replaceChildren(...GROUPS(`are ${unknown}`, opened).filter(([value]) => several || value !== "differing").map(([value, words]) => element("option", { value }, words)));
     which.value = chosen;
@@ -107,7 +112,8 @@ function openedPart(model, signal, { send, announce, live }) {
   show();
   return {
     node,
-    flush: slider.flush,
+    show,
+    slider,
     act: (action, label, back) => bar.act(action, { which: "unknown", of: label }, back),
     setEnabled(wanted) {
       enabled = wanted;
@@ -221,16 +227,18 @@ function render({ model, el }) {
   /** After a threshold that waits to be sent: what is asked is about the counts that are seen. */
   function send(content) {
     if (detached) return;
-    parts.rule.flush();
-    parts.opened.flush();
+    parts.rule.slider.flush();
+    parts.opened.slider.flush();
     model.send(content);
   }
 
   const live = (value, of = null) => parts.rule.say(parts.types.live(value, of));
-  const shared = { send, announce, live };
+  const isAhead = () => Boolean(parts.rule?.slider.isAhead() || parts.opened?.slider.isAhead());
+  const settled = () => ["rule", "opened", "types"].forEach((name) => parts[name].show());
+  const shared = { send, announce, live, settled, isAhead };
   parts.rule = rulePart(model, signal, shared);
   parts.opened = openedPart(model, signal, shared);
-  parts.types = reviewTypes(model, signal, { send, decide: (action, label, back) => parts.opened.act(action, label, back) });
+  parts.types = reviewTypes(model, signal, { ...shared, decide: (action, label, back) => parts.opened.act(action, label, back) });
   parts.queue = reviewQueue(model, signal, shared);
   parts.selection = selectionPart(model, signal, shared);
   parts.confusion = reviewConfusion(model, signal, shared);

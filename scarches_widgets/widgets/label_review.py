@@ -46,7 +46,7 @@ class LabelReview(View):
         Cells with predicted labels; or a `mapping.review.Review`, for example `Review.resume(query)`.
     models, by, threshold, unknown, reviewer
         As of `mapping.review.Review`: columns of labels and uncertainties (None: all that are found), by which of them
-        labels are decided, above which uncertainty they are Unknown, and who decides.
+        labels are decided, above which uncertainty they are Unknown, and who decides. A `Review` has all of these.
     against
         Column of `obs` to compare the labels with; None: another model's labels if there are any.
     markers
@@ -104,7 +104,7 @@ class LabelReview(View):
     types = traitlets.List().tag(sync=True)  # a row for each predicted label
     above = traitlets.Bytes().tag(sync=True)  # int32, types × 101: undecided cells above k / 100
     opened = traitlets.Dict().tag(sync=True)  # the predicted label that is looked at
-    dots = traitlets.Dict().tag(sync=True)  # MarkerDots.for_page()
+    dots = traitlets.Dict().tag(sync=True)  # what MarkerDots draws
     queue = traitlets.Dict().tag(sync=True)  # a page of cells, and the current one
     columns = traitlets.List(traitlets.Unicode()).tag(sync=True)  # of obs, to compare with
     confusion = traitlets.Dict().tag(sync=True)  # labels now × a column
@@ -584,6 +584,8 @@ def _review_of(query: Any, models: Any, by: str | None, threshold: float, unknow
     from anndata import AnnData
 
     if isinstance(query, Review):
+        if models is not None or by is not None:
+            raise TypeError("A Review has its models and its rule: leave `models` and `by` out, or call `set_rule`.")
         return query
     if not isinstance(query, AnnData):
         raise TypeError(
@@ -619,6 +621,6 @@ def _notes(review: Review, key: str) -> list[str]:
     if len(review.entries) == 1 and key in kept_reviews(review.adata):
         notes.append(
             f"uns['{IN_UNS}'] holds an earlier review '{shown(key)}', which this one would replace. To take that up: "
-            f"LabelReview(mapping.review.Review.resume(query, {key!r}))."
+            f"LabelReview(sca.mapping.review.Review.resume(query, {key!r}))."
         )
     return notes

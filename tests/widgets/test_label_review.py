@@ -368,6 +368,8 @@ def test_pictures_and_their_text_are_safe_and_there_without_a_page(view):
 def test_what_cannot_be_reviewed_is_refused():
     with pytest.raises(TypeError, match="given a str"):
         LabelReview("query.h5ad")
+    with pytest.raises(TypeError, match="has its models and its rule"):
+        LabelReview(Review(query_of()), by="unanimous")
     with pytest.raises(DataError, match="Map the query first"):
         LabelReview(ad.AnnData(obs=pd.DataFrame({"a": ["b"]}, index=["c"])))
     session = Session(adata=query_of())

@@ -1,30 +1,44 @@
 /** The rule, with its threshold, and the predicted types: how many cells of each are Unknown, live while it is dragged. */
 import { percent } from "./bars.js";
 import { nextOption } from "./cells.js";
-import { breakable, element, follow, listen } from "./common.js";
+import { breakable, element, follow, listen, wishes } from "./common.js";
 import { ORDERS, ordered, unknownAt } from "./review.js";
 import { decisionOf } from "./review_decide.js";
 
 const INTERVAL = 120; // milliseconds between two thresholds that are sent
 
 /**
- * A slider whose value is sent at most every `INTERVAL` milliseconds, and before anything else is.
+ * A slider whose value is sent at most every `INTERVAL` milliseconds, and before anything else is; the answer to an
+ * earlier value does not take back a later one.
+ * @param now returns the threshold as the kernel knows it
+ * @param of returns the label whose own it is; null: of all
  * @param live is called with each value while it is dragged
+ * @param settled is called when an answer has not come
  */
-export function thresholdSlider(model, signal, { label, of, live }) {
+export function thresholdSlider(model, signal, { label, now, of, live, settled }) {
   const range = element("input", { type: "range", min: "0", max: "1", step: "0.01", class: "scaw-slider", "aria-label": label });
   const number = element("input", { type: "number", min: "0", max: "1", step: "0.01", class: "scaw-input", "aria-label": `${label}, as a number` });
   const node = element("span", { class: "scaw-threshold-field" }, range, number);
+  const wished = wishes(settled, signal);
   let waiting = null;
   let timer = 0;
   signal.addEventListener("abort", () => clearTimeout(timer));
+  const name = () => String(of());
+  const asked = () => wished.over({ [name()]: now() })[name()];
+  const meant = () => waiting ?? asked();
 
   function flush() {
     clearTimeout(timer);
     timer = 0;
     if (waiting === null) return;
+    wished.add({ [name()]: waiting });
     model.send({ op: "threshold", value: waiting, of: of() });
     waiting = null;
+  }
+
+  /** The kernel is not asked again before it has answered. */
+  function soon() {
+    timer = setTimeout(() => (asked() === now() ? flush() : soon()), INTERVAL);
   }
 
   function take(text) {
@@ -34,7 +48,7 @@ export function thresholdSlider(model, signal, { label, of, live }) {
     range.value = value;
     waiting = value;
     live(value);
-    if (!timer) timer = setTimeout(flush, INTERVAL);
+    if (!timer) soon();
   }
   for (const one of [range, number]) {
     listen(one, "input", () => take(one.value), signal);
@@ -43,12 +57,13 @@ export function thresholdSlider(model, signal, { label, of, live }) {
   return {
     node,
     flush,
-    /** What the kernel says, unless a later value is on its way. */
-    show(value) {
-      if (waiting !== null) return;
+    show() {
+      const value = meant();
       range.value = value;
       if (document.activeElement !== number || Number(number.value) !== value) number.value = value;
     },
+    /** Whether the page is ahead of the kernel. */
+    isAhead: () => meant() !== now(),
     setEnabled(enabled) { range.disabled = number.disabled = !enabled; },
   };
 }
@@ -56,8 +71,11 @@ export function thresholdSlider(model, signal, { label, of, live }) {
 const barOf = (share) => element("span", { class: "scaw-track", "aria-hidden": "true" },
   element("span", { class: "scaw-fill", style: `left:0;width:${100 * share}%` }));
 
-/** @param decide what a key on a type does: `decide(action)`, after it was opened */
-export function reviewTypes(model, signal, { send, decide }) {
+/**
+ * @param decide what a key on a type does: `decide(action, label, back)`
+ * @param isAhead says whether a threshold is being dragged
+ */
+export function reviewTypes(model, signal, { send, decide, isAhead }) {
   const order = element("select", { class: "scaw-select", "aria-label": "Order of the types" },
     ...ORDERS.filter(([value]) => value !== "differ" || model.get("models").length > 1).map(([value, words]) => element("option", { value }, words)));
   const body = element("tbody");
@@ -96,6 +114,7 @@ export function reviewTypes(model, signal, { send, decide }) {
   }
 
   function show() {
+    if (!isAhead()) live = null;
     const hadFocus = body.contains(document.activeElement);
     const rows = model.get("types").map((row, i) => ({ ...row, i }));
     const several = model.get("models").length > 1;
@@ -164,7 +183,7 @@ export function reviewTypes(model, signal, { send, decide }) {
       live = { value, of };
       return showLive();
     },
-    settle() { live = null; },
+    show,
     setEnabled(wanted) {
       enabled = wanted;
       for (const one of body.querySelectorAll("[data-i]")) one.setAttribute("aria-disabled", String(!wanted));

@@ -12,7 +12,8 @@ from unittest.mock import patch
 import scarches_widgets as sca
 from scarches_widgets.models.scvi import SCVIModule
 from scarches_widgets.training.run import TrainingRun
-from scarches_widgets.widgets import EmbeddingView, GenePrograms, LossMonitor, MappingPanel, TrainingPanel, TreeEditor
+from scarches_widgets.widgets import EmbeddingView, GenePrograms, LossMonitor, MappingPanel, ModelHub
+from scarches_widgets.widgets import TrainingPanel, TreeEditor
 
 adata = sca.datasets.atlas(n_obs=300, n_vars=60, seed=1)
 reference, query = adata[adata.obs["batch"] != "batch2"].copy(), adata[adata.obs["batch"] == "batch2"].copy()
@@ -70,6 +71,24 @@ with patch.object(sca.models.EXPIMAP, "latent_enrich", side_effect=MemoryError("
 explorers["failed"].write_obs()
 explorers["running"].model.train(max_epochs=FOR_EVER, background=True)
 """
+HUBS = """
+import tempfile
+from pathlib import Path
+shelf = Path(tempfile.mkdtemp())
+sca.hub.save(model, shelf / "sound"); sca.hub.save(model, shelf / "damaged")
+tensors = shelf / "damaged" / "model.safetensors"
+tensors.write_bytes(tensors.read_bytes()[:-1])
+hubs = {"empty": ModelHub("nowhere")}
+hubs |= {state: ModelHub(shelf, query) for state in ("ready", "running", "done", "failed")}
+for hub in hubs.values(): hub.wait()
+hubs["done"].load("sound"); hubs["done"].wait()
+hubs["failed"].load("damaged"); hubs["failed"].wait()
+hubs["ready"]._click_choose({"key": "local:sound"}, [])
+hubs["ready"].draft = {"id": "1", "key": "local:sound", "title": "A model", "state": "filled", "link": "https://zenodo.org/1"}
+never = __import__("threading").Event()
+hubs["running"]._begin("download", "local:sound", "Downloading a.zip", lambda cancel: str(never.wait()))
+hubs["running"]._progressing()(3_000_000, 9_000_000)
+"""
 VIEWS = """
 monitors = {state: LossMonitor(panel.run) for state, panel in trainers.items() if panel.run is not None}
 monitors |= {"empty": LossMonitor(trainers["ready"]), "ready": LossMonitor(TrainingRun(iter(())))}
@@ -80,6 +99,7 @@ tree = sca.hierarchy.Hierarchy.from_obs(reference, ["type_level1", "cell_type"])
 trees = [TreeEditor(tree, reference, batch_key="batch"), TreeEditor(tree, readonly=True)]
 views = {"none": EmbeddingView(reference, "truth"), "selected": selected, "wrong": wrong}
 display(*monitors.values(), *trainers.values(), *mappers.values(), *explorers.values(), *views.values(), *trees)
+display(*hubs.values())
 """
 STATES = {
     ".scaw-loss-monitor": {"empty", "ready", "running", "paused", "stopped", "done", "failed"},
@@ -87,12 +107,13 @@ STATES = {
     ".scaw-mapping-panel": {"invalid", "ready", "running", "paused", "stopped", "done", "failed"},
     ".scaw-gene-programs": {"empty", "ready", "running", "failed"},
     ".scaw-tree-editor": {"ready", "readonly"},
+    ".scaw-model-hub": {"empty", "ready", "running", "done", "failed"},
 }
 EMBEDDING = ".scaw-embedding-view"
 
 
 def test_no_serious_fault_in_any_state_of_any_view_in_either_theme(notebook):
-    nb = notebook([DATA, PANELS, PROGRAMS, VIEWS])
+    nb = notebook([DATA, PANELS, PROGRAMS, HUBS, VIEWS])
     nb.run_all()
     for css, states in STATES.items():
         for state in states:

@@ -156,7 +156,9 @@ class ModelHub(View):
         self._work: dict[str, Any] = {}
         self._cancel, self._searching = threading.Event(), threading.Event()
         self._publisher = Publisher(self._show)
-        self._looks, self._works = (_Worker(f"scarches-hub-{what}", self._tell) for what in ("look", "work"))
+        self._looks, self._searches, self._works = (
+            _Worker(f"scarches-hub-{what}", self._tell) for what in ("look", "search", "work")
+        )
         super().__init__(finding={"text": "", "site": self._sites[0][0], "page": 1, "state": "none", "more": False})
         self.refresh()
 
@@ -195,14 +197,18 @@ class ModelHub(View):
     def wait(self, timeout: float | None = None) -> str:
         """Wait until nothing is under way, at most `timeout` seconds; the status then."""
         with self._changed:
-            self._changed.wait_for(lambda: not (self._busy or self._looks.is_busy), timeout)
+            self._changed.wait_for(lambda: not (self._busy or self._is_looking), timeout)
             self._show()
             return self.status
+
+    @property
+    def _is_looking(self) -> bool:
+        return self._looks.is_busy or self._searches.is_busy
 
     def _has_looked(self) -> None:
         """Wait a moment for what the notebook saves of the cards; not for a download."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._looks.is_busy, PATIENCE)
+            self._changed.wait_for(lambda: not self._is_looking, PATIENCE)
             self._show()
 
     def _tell(self, error: Exception | None) -> None:
@@ -235,6 +241,8 @@ class ModelHub(View):
             facts = [f"{counted(len(self._local), 'model')}{more} in {shown(self.folder)}"]
             if self.query is not None:
                 facts.append(f"query: {counted(self.query.n_obs, 'cell')} × {counted(self.query.n_vars, 'gene')}")
+            else:
+                facts.append("no query: ModelHub(query=adata) says whether its cells fit")
             self.facts = " · ".join(facts)
             self.status = self._status()
             self.script = self.code()
@@ -244,7 +252,7 @@ class ModelHub(View):
             return "stopping" if self._cancel.is_set() else "running"
         return self._outcome or ("ready" if self._local or self._remote else "empty")
 
-    # Looking, on a thread of its own
+    # Looking, and searching, each on a thread of its own
 
     def _look(self) -> None:
         """Read the folder's cards, and compare the cells with the first ones."""
@@ -277,9 +285,11 @@ class ModelHub(View):
         for entry in entries:
             self._compare(entry)
 
-    def _compare(self, entry: Entry) -> None:
+    def _compare(self, entry: Entry, cancel: threading.Event | None = None) -> None:
         """Whether the cells fit a card."""
         if self.query is None or entry.card is None or entry.fit is not None or self._closed:
+            return
+        if cancel is not None and cancel.is_set():
             return
         entry.fit = "checking"
         self._publisher.touch()
@@ -336,7 +346,7 @@ class ModelHub(View):
             self._searching.set()
             self._searching = threading.Event()
             self.finding = {"text": text, "site": site, "page": page, "state": "running", "more": False}
-            self._looks.do(partial(self._find, text, site, page, self._searching))
+            self._searches.do(partial(self._find, text, site, page, self._searching))
             self._show()
 
     def _find(self, text: str, site: str, page: int, cancel: threading.Event) -> None:
@@ -367,7 +377,7 @@ class ModelHub(View):
                 return
             if entry.record.has_card and entry.size_of_card <= SMALL_CARD:
                 self._fetch_card(entry, cancel)
-            self._compare(entry)
+            self._looks.do(partial(self._compare, entry, cancel))
 
     def _entry(self, key: Any) -> Entry:
         with self._lock:

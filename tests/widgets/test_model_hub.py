@@ -310,6 +310,17 @@ def test_a_later_search_takes_the_place_of_an_earlier_one(server, record, folder
     assert len(search(hub)) == 1 and hub.finding["text"] == "lung"
 
 
+def test_a_search_does_not_wait_until_the_cells_are_compared(server, record, folder, query_cells):
+    go_on = threading.Event()
+    with mock.patch("scarches_widgets.widgets.model_hub_entries.compatibility", side_effect=lambda *_: go_on.wait(30)):
+        hub = ModelHub(folder, query_cells)
+        click(hub, "search", text="lung", site=server.address)
+        wait_until(lambda: hub.finding["state"] == "done" and hub.remote)
+        assert hub.local[0]["fit"] == "checking"
+        go_on.set()
+        hub.wait(30)
+
+
 def test_texts_of_strangers_are_cut_and_show_what_they_hide(server, folder):
     server.add(submitted=True, title=f"lung {EVIL}", description="x\xa0y" + "z" * 10_000, creators=[{"name": EVIL}])
     hub = hub_of(folder)

@@ -41,6 +41,7 @@ class Minibatch:
     receptors: Receptors | None = None  # CDR3 sequences, each distinct one once; None = the model reads none
     labelled: Minibatch | None = None  # other cells, all with labels, for a model that trains on such beside
     seen: tuple[Tensor, Tensor, Tensor] | None = None  # of counts ≠ 0: place in counts.flatten(), cell, gene (int64)
+    genes: Tensor | None = None  # of the model, those that the data have: their positions, int64; None = all
     noise: object | None = None  # what the step may draw; None = use means, drop nothing
 
     def __len__(self) -> int:
@@ -58,7 +59,8 @@ class Minibatch:
         }
         categories = {variable: codes.to(device) for variable, codes in self.categories.items()}
         seen = None if self.seen is None else tuple(part.to(device) for part in self.seen)
-        return replace(self, categories=categories, seen=seen, **moved)
+        genes = None if self.genes is None else self.genes.to(device)
+        return replace(self, categories=categories, seen=seen, genes=genes, **moved)
 
     def with_noise(self, noise: object) -> Minibatch:
         return replace(self, noise=noise)
@@ -90,6 +92,7 @@ class Cells:
         self.n_cells = adata.n_obs
         self.names = adata.obs_names
         self._columns = columns
+        self._genes = _known_genes(columns, schema.n_genes)
         self._are_counts = are_counts
         self._values, self._stored_rows, stored_genes = _as_stored(adata, schema.layer)
         if stored_genes is not None:
@@ -146,6 +149,7 @@ class Cells:
             measured=_taken(self._measured, rows),
             receptors=None if self._receptors is None else self._receptors.of(rows),
             seen=seen,
+            genes=self._genes,
         )
 
     def _fill(self, values, places: np.ndarray, dense: np.ndarray) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -207,6 +211,14 @@ def _through(stored_genes: np.ndarray, columns: np.ndarray | None, n_stored: int
     composed = np.full(n_stored, -1, dtype=np.int64)
     composed[stored_genes] = np.arange(len(stored_genes)) if columns is None else columns
     return composed
+
+
+def _known_genes(columns: np.ndarray | None, n_genes: int) -> Tensor | None:
+    """Positions in the schema of the genes that the data have; None if they have all."""
+    if columns is None:
+        return None
+    known = np.unique(columns[columns >= 0])
+    return None if len(known) == n_genes else torch.from_numpy(known)
 
 
 def _in_memory(taken):

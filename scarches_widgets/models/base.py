@@ -479,7 +479,8 @@ class Model:
         gene_map
             How the query's gene names become the reference's; see `DataSchema.align`.
         min_gene_overlap
-            Least share of the reference's genes that the query must have; missing ones count as zero.
+            Least share of the reference's genes that the query must have. Missing ones are zero to the encoder; in
+            training they have no share of the counts and no say in the loss.
 
         Returns
         -------

@@ -28,6 +28,7 @@ class CellsLike(Protocol):
     size_factor: Tensor | None
     labels: Tensor | None  # −1 = unlabelled
     seen: tuple[Tensor, Tensor, Tensor] | None
+    genes: Tensor | None  # positions of those that the data have; None: all
     noise: Noise | None
 
 
@@ -86,48 +87,48 @@ class ExpressionDecoder(nn.Module):
 
     def expected_counts(self, hidden: Tensor, cells: CellsLike) -> Tensor:
         """Mean of each count, (cells, genes)."""
+        return self._expected(self.fraction_logits(hidden), cells)
+
+    def _expected(self, logits: Tensor, cells: CellsLike) -> Tensor:
         if self.likelihood == "normal":
-            return self.fraction_logits(hidden)
+            return logits
         if self.likelihood == "mse":
-            return torch.relu(self.fraction_logits(hidden))
+            return torch.relu(logits)
         if cells.size_factor is not None:
-            return cells.size_factor * F.softplus(self.fraction_logits(hidden))
-        return cells.library_size * self.expected_fractions(hidden)
+            return cells.size_factor * F.softplus(logits)
+        return cells.library_size * torch.softmax(logits, dim=-1)
 
     def log_likelihood(self, z: Tensor, cells: CellsLike) -> Tensor:
-        """log p(counts | z, batch) in nats, (cells,)."""
+        """log p(counts | z, batch) in nats, (cells,); of the genes that the cells' data have, if these are not all."""
         return self.log_likelihood_of(self(z, cells), cells)
 
     def log_likelihood_of(self, hidden: Tensor, cells: CellsLike) -> Tensor:
         """The same, from what the last hidden layer says."""
-        zero_inflation_logits = None
+        counts, logits, inflation, dispersion, rows = cells.counts, self.fraction_logits(hidden), None, None, None
+        seen = None if cells.seen is None else Seen(*cells.seen)
+        in_one_step = self.likelihood in ("nb", "zinb") and cells.size_factor is None
         if self.likelihood == "zinb":
-            zero_inflation_logits = self.zero_inflation_logits(hidden)
-        if self.likelihood in ("nb", "zinb") and cells.size_factor is None:
-            seen = None if cells.seen is None else Seen(*cells.seen)
-            log_inverse_dispersion, rows = self.log_inverse_dispersion.by_row(cells)
-            return log_softmax_negative_binomial(
-                cells.counts,
-                self.fraction_logits(hidden),
-                cells.library_size,
-                log_inverse_dispersion,
-                zero_inflation_logits,
-                seen,
-                rows,
-            )
-        expected = self.expected_counts(hidden, cells)
+            inflation = self.zero_inflation_logits(hidden)
+        if in_one_step:
+            dispersion, rows = self.log_inverse_dispersion.by_row(cells)
+        elif self.likelihood not in ("poisson", "mse"):
+            dispersion = self.log_inverse_dispersion(cells)
+        if cells.genes is not None:  # the others were not looked for, so they have no share of the counts either
+            parts = counts, logits, inflation, dispersion
+            counts, logits, inflation, dispersion = (part if part is None else part[..., cells.genes] for part in parts)
+            seen = None
+        if in_one_step:
+            return log_softmax_negative_binomial(counts, logits, cells.library_size, dispersion, inflation, seen, rows)
+        expected = self._expected(logits, cells)
         if self.likelihood == "poisson":
-            return log_poisson(cells.counts, expected).sum(-1)
+            return log_poisson(counts, expected).sum(-1)
         if self.likelihood == "mse":
-            return -(cells.counts - expected).square().sum(-1)
-        inverse_dispersion = self.log_inverse_dispersion(cells).exp()
+            return -(counts - expected).square().sum(-1)
         if self.likelihood == "normal":
-            return log_normal(cells.counts, expected, inverse_dispersion).sum(-1)
+            return log_normal(counts, expected, dispersion.exp()).sum(-1)
         if self.likelihood == "nb":
-            return log_negative_binomial(cells.counts, expected, inverse_dispersion).sum(-1)
-        return log_zero_inflated_negative_binomial(
-            cells.counts, expected, inverse_dispersion, zero_inflation_logits
-        ).sum(-1)
+            return log_negative_binomial(counts, expected, dispersion.exp()).sum(-1)
+        return log_zero_inflated_negative_binomial(counts, expected, dispersion.exp(), inflation).sum(-1)
 
 
 class Dispersion(nn.Module):

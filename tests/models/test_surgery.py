@@ -314,6 +314,18 @@ def test_a_fifth_of_the_genes_missing_is_announced_with_numbers_and_names_and_co
     assert np.isfinite(query.history.to_numpy()).all()
 
 
+def test_a_query_learns_nothing_from_genes_that_it_lacks(trained, query_cells):
+    incomplete = only(query_cells, query_cells.var_names[:30])
+    as_zeros = query_cells.copy()
+    as_zeros.X = as_zeros.X.multiply(np.arange(40) < 30).tocsr()
+    queries = [mapped(cells, trained) for cells in (incomplete, as_zeros)]
+    np.testing.assert_array_equal(latents(queries[0]), latents(queries[1]))
+    for query in queries:
+        query.train(**QUICK)
+    reconstruction = [query.history["train_reconstruction"].iloc[0] for query in queries]
+    assert reconstruction[0] < reconstruction[1] - 2, "nats: zeros that were not measured need no explanation"
+
+
 def test_genes_that_the_reference_does_not_know_are_left_out(trained, query_cells):
     extra = ad.concat(
         [query_cells, only(query_cells, slice(0, 7))], axis="var", label="part", index_unique="-", merge="first"

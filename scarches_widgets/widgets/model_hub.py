@@ -564,7 +564,8 @@ class ModelHub(View):
         creators
             Authors, each as "Last, First".
         title, text
-            New ones for its card, which are kept there too; they are also the record's title and description.
+            New ones for its card, which are kept there too; they are also the record's title and description. A model
+            without a card is given one as it is uploaded.
         file_name
             As `model_name` in `zenodo.upload_model`; None: the folder's name.
         access_token
@@ -581,7 +582,7 @@ class ModelHub(View):
         if not creators:
             raise ValueError("A record needs an author. Write each as 'Last, First'.")
         token = Secret(access_token) if isinstance(access_token, str) else access_token
-        if title is not None or text is not None:
+        if entry.card is not None:
             self.edit(name, title, text)
         site, card, file_name = zenodo.current_site(), entry.card, file_name or name
         title, text = (card.title, card.text) if card else (title or name, text or "")
@@ -642,15 +643,13 @@ class ModelHub(View):
 
         Parameters
         ----------
-        title
-            The draft's title, typed again.
-        access_token
-            As in `zenodo.publish_deposition`.
+        title, access_token
+            As in `zenodo.publish_deposition`, which compares the title with that of the draft as it is now.
 
         Raises
         ------
         ValueError
-            If there is no draft with a model, or the title is another.
+            If there is no draft with a model, or it is on another site than is configured.
         """
         token = Secret(access_token) if isinstance(access_token, str) else access_token
         draft = self.draft
@@ -661,8 +660,6 @@ class ModelHub(View):
                 f"The draft is on {draft['site']}, and sca.hub.zenodo.configure now says "
                 f"{zenodo.current_site().web}. Configure it as before, then publish."
             )
-        if title != draft["title"]:
-            raise ValueError(f"Nothing was published: the draft is called '{shown(draft['title'])}'. Type its title.")
 
         def make_public(cancel: threading.Event) -> str:
             with collected_logs():

@@ -131,7 +131,7 @@ def test_a_model_is_found_compared_fetched_loaded_edited_uploaded_and_published(
     # publishing is another step, which asks for the title; it is not made public by mistake
     publish = view.get_by_role("button", name="Publish for ever")
     view.get_by_label("Zenodo token").nth(1).fill(TOKEN)
-    expect(publish).to_have_accessible_description("Type the title exactly as above.")
+    expect(publish).to_have_accessible_description("Type the title first.")
     expect(publish).to_be_disabled()
     view.get_by_label("Title, typed again").fill("Our lung atlas")
     nb.set_theme("dark")

@@ -63,6 +63,6 @@ test("what is missing for an upload or a publication is told, one thing at a tim
   const done = { ...ready, draft };
   assert.equal(publishMissing(done), "");
   assert.match(publishMissing({ ...done, draft: { state: "begun", title: "A" } }), /no draft/);
-  assert.match(publishMissing({ ...done, title: "a" }), /exactly/);
+  assert.match(publishMissing({ ...done, title: "" }), /title/);
   for (const name of ["detached", "target", "hasToken", "busy"]) assert.match(publishMissing({ ...done, [name]: wrong[name][0] }), wrong[name][1]);
 });

@@ -346,10 +346,28 @@ def test_a_model_goes_to_a_draft_and_is_public_only_after_a_second_step(server, 
     assert hub.draft["link"] == f"{server.address}/deposit/{draft['id']}" and "not public yet" in hub.work["words"]
     assert draft["metadata"]["description"] == "Cite us,<br>if &lt;you&gt; like."
     assert sca.hub.read_card(server.content[draft["id"]]["scarches-our.card.json"]).title == "Our atlas"
-    assert asked(hub, "publish", TOKEN, title="our atlas") == "ready" and not draft["submitted"]
+    assert asked(hub, "publish", TOKEN, title="our atlas") == "failed" and not draft["submitted"]
     assert "Nothing was published" in hub.error["what"]
     assert asked(hub, "publish", TOKEN, title="Our atlas") == "done" and draft["submitted"]
     assert hub.draft["state"] == "public" and hub.draft["link"].endswith(f"/records/{draft['id']}")
+
+
+def test_a_draft_whose_title_was_changed_on_its_page_is_published_by_that(server, folder):
+    hub = hub_of(folder)
+    draft_of(hub)
+    server.drafts[hub.draft["id"]]["metadata"]["title"] = "A better title"
+    assert asked(hub, "publish", TOKEN, title="A better title") == "done"
+
+
+def test_a_model_without_a_card_is_given_one_as_it_is_uploaded(server, folder, scvi):
+    scvi.save(folder / "no card")
+    hub = hub_of(folder)
+    asked(hub, "choose", key="local:no card")
+    assert asked(hub, "upload", TOKEN, key="local:no card", creators=[AUTHOR], title="No card") == "done"
+    files = server.content[hub.draft["id"]]
+    assert list(files) == ["scarches-no_card.zip", "scarches-no_card.card.json"]
+    assert server.drafts[hub.draft["id"]]["metadata"]["title"] == "No card"
+    assert not (folder / "no card" / "card.json").exists()
 
 
 def test_the_code_of_an_upload_does_the_same_without_the_token(server, folder, monkeypatch):

@@ -68,7 +68,7 @@ export function publishMissing({ draft, title, hasToken, target, busy, detached 
   if (detached) return "The kernel is gone.";
   if (target.on_binder) return "Tokens are not taken on Binder.";
   if (draft.state !== "filled") return "There is no draft with a model yet.";
-  if (title !== draft.title) return "Type the title exactly as above.";
+  if (!title.trim()) return "Type the title first.";
   if (!hasToken) return "The token is missing.";
   return busy ? "Something else is under way." : "";
 }

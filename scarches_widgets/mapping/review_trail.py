@@ -85,6 +85,10 @@ def restored(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[Entry], li
     if facts["version"] != VERSION:
         raise ValueError(f"it is of version {shown(facts['version'])}")
     entries = [Entry(**{name: one[name] for name in SAVED}) for one in facts["entries"]]
+    for entry in entries:
+        facts_of = entry.number, entry.time, entry.comment, entry.reviewer
+        if [type(one) for one in facts_of] != [int, str, str, str]:
+            raise ValueError("an entry has no number, time, comment or reviewer")
     names, places, ends = (np.asarray(record[name]) for name in ("names", "cells", "ends"))
     if len(places) and not (places.dtype.kind in "iu" and places.min() >= 0 and places.max() < len(names)):
         raise ValueError("it names cells that are not in it")

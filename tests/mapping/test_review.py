@@ -381,6 +381,8 @@ def test_a_review_of_other_predictions_or_a_forged_one_is_refused(review, query)
         [begin, {**entry, "action": "by", "by": "nobody"}],
         [{**begin, "by": "nobody"}, entry],
         [begin, {"number": 1}],
+        [begin, {**entry, "number": "1"}],
+        [begin, {**entry, "comment": 7}],
     ]
     records = [{**good, "trail": json.dumps({**facts, "entries": entries})} for entries in forged]
     records += [{**good, "trail": "[" * 99}, {**good, "cells": good["cells"] + 100}, {**good, "ends": [0, 99]}, {}]

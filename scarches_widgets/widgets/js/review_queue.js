@@ -13,14 +13,14 @@ const WHICH = (unknown) => [
 export function reviewQueue(model, signal, { send, announce }) {
   const of = element("select", { class: "scaw-select", "aria-label": "Of which type" });
   const which = element("select", { class: "scaw-select", "aria-label": "Which cells" });
-  const count = element("p", { class: "scaw-hint", style: "margin:2px 0 4px" });
+  const count = element("p", { class: "scaw-hint" });
   const [head, body] = [element("tr"), element("tbody")];
   const table = element("table", { class: "scaw-program-table scaw-queue" },
     element("caption", { class: "scaw-quiet" }, "Cells to review, the most uncertain first"), element("thead", {}, head), body);
   const host = element("div", { class: "scaw-program-list", role: "region", "aria-label": "Cells to review", tabindex: "-1" }, table);
   const before = actionButton("‹", () => turn(-1), signal, { "aria-label": "Previous page", title: "Page Up" });
   const after = actionButton("›", () => turn(1), signal, { "aria-label": "Next page", title: "Page Down" });
-  const show1 = actionButton("Select in linked views", () => send({ op: "select", cell: model.get("queue").current }), signal);
+  const select = actionButton("Select in linked views", () => send({ op: "select", cell: model.get("queue").current }), signal);
   let enabled = true;
   let current = null;
   let takesFocus = false; // when a page is turned by a key, the new current cell does
@@ -33,8 +33,8 @@ export function reviewQueue(model, signal, { send, announce }) {
   const node = element("section", { class: "scaw-part", "aria-label": "Cells to review" },
     element("h4", { class: "scaw-part-title" }, "Cells, the most uncertain first"),
     element("div", { class: "scaw-row" }, element("span", { class: "scaw-field-row" }, "Cells of ", of, " that ", which)),
-    count, host,
-    element("div", { class: "scaw-row scaw-queue-actions" }, bar.node, pages, show1.node),
+    element("div", { class: "scaw-queue-pages" }, pages, count), host,
+    element("div", { class: "scaw-row" }, bar.node, select.node),
     element("p", { class: "scaw-hint scaw-keys" }, "Keys: ↑ ↓ move, A accepts, R relabels, X rejects, C comments, Page Up and Page Down turn pages, Ctrl+Z undoes"));
 
   const uncertainty = (value) => element("span", { class: "scaw-value" },
@@ -54,7 +54,7 @@ export function reviewQueue(model, signal, { send, announce }) {
   function rowOf(row, cell, models) {
     const several = models.length > 1;
     const state = row.kind ? [element("span", { class: "scaw-chip" }, row.kind === "relabelled" ? `→ ${row.now}` : row.kind)] : [];
-    const others = several ? [element("span", { class: "scaw-hint scaw-narrow" }, row.says.map(({ label, uncertainty: value }, i) => `${models[i]}: ${label} ${value.toFixed(2)}`).join(" · "))] : [];
+    const others = row.says.some(({ label }) => label !== row.label) ? [element("span", { class: "scaw-hint scaw-narrow" }, row.says.map(({ label, uncertainty: value }, i) => `${models[i]}: ${label} ${value.toFixed(2)}`).join(" · "))] : [];
     const said = row.comment ? [element("span", { class: "scaw-hint" }, `“${row.comment}”`)] : [];
     return element("tr", { "data-open": cell === current },
       element("th", { scope: "row" }, element("button", {
@@ -84,7 +84,7 @@ export function reviewQueue(model, signal, { send, announce }) {
     count.textContent = queue.n ? `${(queue.start + 1).toLocaleString("en")} to ${last.toLocaleString("en")} of ${plural(queue.n, "cell")}` : "No cells are like this.";
     before.enable(enabled && queue.start > 0);
     after.enable(enabled && last < queue.n);
-    show1.enable(enabled && current !== null);
+    select.enable(enabled && current !== null);
     bar.show();
     if (hadFocus) (buttonOf(current) ?? which).focus({ preventScroll: true });
   }

@@ -98,7 +98,8 @@ class SCANVIPlan(TrainingPlan):
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class BriskSCANVIPlan(SCANVIPlan):
-    pace: ClassVar[Pace] = BRISK._replace(kl_warm_up=0.4, batch_rate=5.0)  # else less well mixed within labels
+    # else less well mixed within labels, of many cells too
+    pace: ClassVar[Pace] = BRISK._replace(kl_warm_up=0.4, batch_rate=5.0, fewest_epochs=20)
 
 
 class SCANVIModule(nn.Module):

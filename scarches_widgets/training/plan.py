@@ -31,7 +31,7 @@ from .adam import Adam
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-AUTO_EPOCHS = (8, 400)
+MOST_EPOCHS = 400
 OFTEN = 100  # epochs
 SURGERY_STEPS = 400  # of a query's run: its new batches' rows are few weights, and start as an average batch's
 SURGERY_EPOCHS = (3, 40)
@@ -63,6 +63,7 @@ class Pace(NamedTuple):
     kl_warm_up: float = 0.9  # share of the steps in which the KL weight rises
     batch_rate: float = 1.0  # of what a decoder knows of batches alone, in multiples of lr; for models that ask
     fewest_steps: int | None = None  # of few cells; None: `steps`
+    fewest_epochs: int = 8  # of many cells
 
     def steps_for(self, n_train: int, batch_size: int) -> float:
         """At most 100 epochs' worth, since few cells would be learned by heart, but no fewer than `fewest_steps`."""
@@ -127,7 +128,7 @@ class TrainingPlan:
 
     def _auto_epochs(self, n_train: int, of_query: bool) -> int:
         n_steps = SURGERY_STEPS if of_query else self.pace.steps_for(n_train, self.batch_size)
-        lowest, highest = SURGERY_EPOCHS if of_query else AUTO_EPOCHS
+        lowest, highest = SURGERY_EPOCHS if of_query else (self.pace.fewest_epochs, MOST_EPOCHS)
         return min(highest, max(lowest, math.ceil(n_steps * self.batch_size / n_train)))
 
     def optimizer(self, parameters, undecayed=()) -> Adam:

@@ -119,7 +119,7 @@ def test_a_loaded_model_is_trained_further_on_its_own_cells_and_on_no_others(sec
 
 
 def test_a_model_that_is_not_trained_trains_itself_and_says_so(sections, monkeypatch):
-    monkeypatch.setattr("scarches_widgets.training.plan.AUTO_EPOCHS", (3, 3))
+    monkeypatch.setattr("scarches_widgets.training.plan.MOST_EPOCHS", 3)
     reference, query = sections
     model = sca.models.SageNet(reference[:60].copy(), query, **SMALL)
     with pytest.warns(UserWarning, match="has not been trained; it is trained now"):

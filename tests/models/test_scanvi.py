@@ -223,6 +223,11 @@ def test_what_the_decoder_knows_of_batches_learns_faster_in_the_default_network_
     assert set(paces(SCANVIPlan).values()) == {1.0}
 
 
+@pytest.mark.parametrize(("n_train", "expected"), [(1280, 60), (12_800, 20), (1_000_000, 20)])
+def test_the_default_network_takes_600_steps_and_of_many_cells_20_epochs(n_train, expected):
+    assert SCANVI.plan_class_for(SCANVIConfig())().resolved(n_train).max_epochs == expected
+
+
 def test_without_labels_the_error_says_what_to_give(reference_cells):
     with pytest.raises(DataError, match=r"SCANVI\(adata, labels_key='cell_type'"):
         SCANVI(reference_cells, batch_key="batch")

@@ -282,7 +282,7 @@ def test_a_click_trains_the_model_of_the_code(panel, atlas):
 def test_the_code_holds_only_what_is_not_the_default(atlas):
     panel = TrainingPanel(atlas)
     assert panel.code() == "import scarches_widgets as sca\n\nmodel = sca.models.SCVI(adata)\nmodel.train()\n"
-    enter(panel, batch_key="batch", seed=3, early_stopping=True, patience=5, kl_weight=1)
+    enter(panel, batch_key="batch", seed=3, early_stopping=True, patience=5, train_size=0.9)
     assert panel.code().splitlines()[2:] == [
         'model = sca.models.SCVI(adata, batch_key="batch", seed=3)',
         'model.train(early_stopping=True, seed=3, early_stopping_kwargs={"patience": 5})',

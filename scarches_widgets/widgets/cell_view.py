@@ -16,7 +16,7 @@ from ..data.names import DataError
 from .base import HERE, Publisher, View
 from .coloring import Coloring, coloring_of, columns_of, find_color
 from .raster import Dots, Sight, as_png, painted, within
-from .session import CellIndices, Session, mask_of, names_of
+from .session import CellIndices, CellsSelected, Session
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ MOST_LISTED = 500  # positions that `code` writes out
 MOST_VIEWS = 16  # of one widget, whose wishes wait at once
 
 
-class CellView(View):
+class CellView(CellsSelected, View):
     """A view of an AnnData's cells; see `EmbeddingView` for what its users see.
 
     Of more than `MOST_CELLS` cells the page gets neither places nor colours nor names, but a picture of the part of the
@@ -100,16 +100,6 @@ class CellView(View):
             self.session.unobserve(self._hear_session, ["selection", "color"])
             self._painter.close()
         super().close()
-
-    @property
-    def obs_names(self) -> pd.Index:
-        """Names of the selected cells."""
-        return names_of(self)
-
-    @property
-    def mask(self) -> np.ndarray:
-        """Which cells are selected, bool (cells,)."""
-        return mask_of(self)
 
     def refresh(self) -> None:
         """Read columns and colours again, after the AnnData has got new ones."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import traitlets
 
 from ..data.names import DataError, did_you_mean, listed, shown
@@ -21,7 +20,7 @@ from .cell_view import CellView
 from .contrasts import groupings_of
 from .panel import collected_warnings
 from .review_markers import MarkerDots
-from .session import CellIndices, Session, mask_of, names_of
+from .session import CellIndices, CellsSelected, Session
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,7 +36,7 @@ ROWS = 40  # of the static table
 BARS = 20
 
 
-class LabelReview(View):
+class LabelReview(CellsSelected, View):
     """Review predicted labels, by a threshold and by hand; what is decided is written only by Apply.
 
     Parameters
@@ -184,16 +183,6 @@ class LabelReview(View):
             self._dots.close()
             self.session.unobserve(self._hear_session, "selection")
         super().close()
-
-    @property
-    def obs_names(self) -> pd.Index:
-        """Names of the selected cells."""
-        return names_of(self)
-
-    @property
-    def mask(self) -> np.ndarray:
-        """Which cells are selected, bool (cells,)."""
-        return mask_of(self)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the dot plot is drawn, at most `timeout` seconds; whether it is."""

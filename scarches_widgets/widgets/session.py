@@ -42,7 +42,29 @@ class CellIndices(traitlets.TraitType):
             obj._notify_trait(self.name, old, new)
 
 
-class Session(traitlets.HasTraits):
+class CellsSelected:
+    """What whoever has an `adata` and a `selection` says of the selected cells."""
+
+    @property
+    def obs_names(self) -> pd.Index:
+        """Names of the selected cells."""
+        return self._known.obs_names[self.selection]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Which cells are selected, bool (cells,)."""
+        mask = np.zeros(self._known.n_obs, dtype=bool)
+        mask[self.selection] = True
+        return mask
+
+    @property
+    def _known(self) -> AnnData:
+        if self.adata is None:
+            raise ValueError("There are no cells yet, so none can be named. Give `adata=` to the session or to a view.")
+        return self.adata
+
+
+class Session(CellsSelected, traitlets.HasTraits):
     """What views of one AnnData share: give the same session to several views, and they are linked.
 
     Parameters
@@ -86,16 +108,6 @@ class Session(traitlets.HasTraits):
         cells = f"{self.adata.n_obs:,} cells" if self.adata is not None else "no cells yet"
         return f"Session({cells}, {len(self.selection):,} selected, color={self.color!r})"
 
-    @property
-    def obs_names(self) -> pd.Index:
-        """Names of the selected cells."""
-        return names_of(self)
-
-    @property
-    def mask(self) -> np.ndarray:
-        """Which cells are selected, bool (cells,)."""
-        return mask_of(self)
-
     def adopt(self, adata: AnnData) -> None:
         """Take the cells of a view, or refuse the view if the session has others."""
         if self.adata is None:
@@ -120,21 +132,6 @@ class Session(traitlets.HasTraits):
             find_color(adata, self.color)
             positions_of(self.selection, adata)
         return adata
-
-
-def names_of(holder: Any) -> pd.Index:
-    """Names of the cells that a session or a view has selected."""
-    if holder.adata is None:
-        raise ValueError("The session has no cells yet, so there are no names. Give it `adata=`, or to a view.")
-    return holder.adata.obs_names[holder.selection]
-
-
-def mask_of(holder: Any) -> np.ndarray:
-    if holder.adata is None:
-        raise ValueError("The session has no cells yet, so there is no mask. Give it `adata=`, or to a view.")
-    mask = np.zeros(holder.adata.n_obs, dtype=bool)
-    mask[holder.selection] = True
-    return mask
 
 
 def positions_of(selection: Any, adata: AnnData | None) -> np.ndarray:

@@ -16,7 +16,7 @@ import traitlets
 from ..data.names import DataError, listed, shown
 from ..mapping.hierarchy import Edit, Hierarchy, Patch, Proposal
 from .base import HERE, Publisher, View, inlined
-from .session import CellIndices, Session, mask_of, names_of
+from .session import CellIndices, CellsSelected, Session
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,7 +41,7 @@ EDITS = {
 }
 
 
-class TreeEditor(View):
+class TreeEditor(CellsSelected, View):
     """Edit a tree of cell types: rename, add, delete, move, merge, split, group, sort, with undo.
 
     Parameters
@@ -170,16 +170,6 @@ class TreeEditor(View):
             self._publisher.close()
             self.session.unobserve(self._follow, "selection")
         super().close()
-
-    @property
-    def obs_names(self) -> pd.Index:
-        """Names of the selected cells."""
-        return names_of(self)
-
-    @property
-    def mask(self) -> np.ndarray:
-        """Which cells are selected, bool (cells,)."""
-        return mask_of(self)
 
     def refresh(self) -> None:
         """Count the cells again, after the AnnData's labels were changed."""

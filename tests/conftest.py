@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from small import QUICK, SMALL
+from zenodo_server import running
 
 import scarches_widgets as sca
 
@@ -90,3 +91,17 @@ def trained(reference_cells):
     model = sca.models.SCVI(reference_cells, batch_key="batch", **SMALL)
     model.train(**QUICK)
     return model
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A fake Zenodo, to which every call goes; no token and no Binder in the environment."""
+    from scarches_widgets.hub import transfer, zenodo
+
+    monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
+    for name in (*zenodo.ON_BINDER, "ZENODO_TOKEN", "ZENODO_SANDBOX_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with running() as fake:
+        zenodo.configure(base_url=f"{fake.address}/api")
+        yield fake
+    zenodo.configure()

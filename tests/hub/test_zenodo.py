@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small import fingerprint
-from zenodo_server import FakeZenodo, running
+from zenodo_server import FakeZenodo
 
 import scarches_widgets as sca
 from scarches_widgets.data.container import DamagedFile
@@ -22,17 +22,6 @@ from scarches_widgets.hub.secret import Secret
 TOKEN = FakeZenodo.token
 QUIET = {"progress": False}
 ABOUT = {"title": "An atlas", "description": "of <b>cells</b>", "creators": [{"name": "Last, First"}]}
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
-    for name in (*zenodo.ON_BINDER, "ZENODO_TOKEN", "ZENODO_SANDBOX_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    with running() as fake:
-        zenodo.configure(base_url=f"{fake.address}/api")
-        yield fake
-    zenodo.configure()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from ipywidgets import Widget
 from pages import click, nothing_raised, wait_until
 from small import QUICK, SMALL, fingerprint
-from zenodo_server import FakeZenodo, running
+from zenodo_server import FakeZenodo
 
 import scarches_widgets as sca
 from scarches_widgets.hub import transfer, zenodo
@@ -42,17 +42,6 @@ def folder(scvi, tmp_path, monkeypatch):
     Path("models").mkdir()
     sca.hub.save(scvi, "models/atlas", title="An atlas")
     return Path("models")
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
-    for name in (*zenodo.ON_BINDER, "ZENODO_TOKEN", "ZENODO_SANDBOX_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    with running() as fake:
-        zenodo.configure(base_url=f"{fake.address}/api")
-        yield fake
-    zenodo.configure()
 
 
 @pytest.fixture

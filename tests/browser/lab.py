@@ -159,6 +159,20 @@ def read_message(frame: bytes | str, sent: bool) -> Message:
     return Message(sent, header["msg_type"], method, content.get("comm_id"), len(frame), content)
 
 
+def cut_off(view: Locator) -> list[str]:
+    """What reaches beyond a view's right edge, but for charts, words for screen readers and what scrolls."""
+    return view.evaluate(
+        """root => {
+            const scrolls = (one) => one !== root && one !== null
+                && (["auto", "scroll"].includes(getComputedStyle(one).overflowX) || scrolls(one.parentElement));
+            return [...root.querySelectorAll("*")]
+                .filter((one) => one.getBoundingClientRect().right > root.getBoundingClientRect().right)
+                .filter((one) => !one.closest(".scaw-chart, .scaw-quiet") && !scrolls(one))
+                .map((one) => one.outerHTML.slice(0, 200));
+        }"""
+    )
+
+
 class CellError(RuntimeError):
     """A cell of the notebook failed; the text is its traceback."""
 

@@ -8,6 +8,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from .lab import cut_off
+
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=20_000)
 
@@ -58,16 +60,6 @@ def in_python(nb, expression):
 def program(view, name):
     """The button that opens a program."""
     return view.locator(".scaw-program-list").get_by_role("button", name=re.compile(f"^{re.escape(name)}"))
-
-
-def cut_off(view):
-    """What reaches beyond the view's right edge, but for what scrolls."""
-    return view.evaluate(
-        """root => [...root.querySelectorAll("*")]
-            .filter((one) => one.getBoundingClientRect().right > root.getBoundingClientRect().right)
-            .filter((one) => !one.closest(".scaw-code, .scaw-table-host, .scaw-program-list, .scaw-quiet, .scaw-chart"))
-            .map((one) => one.outerHTML.slice(0, 200))"""
-    )
 
 
 def test_open_a_program_lasso_two_groups_compare_rename_and_copy_code_that_makes_the_table(notebook):

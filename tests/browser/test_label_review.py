@@ -8,6 +8,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from .lab import cut_off
+
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=20_000)
 
@@ -50,16 +52,6 @@ def type_button(view, name):
 
 def cell_button(view, i):
     return view.locator(".scaw-queue tbody button").nth(i)
-
-
-def cut_off(view):
-    """What reaches beyond the view's right edge, but for what scrolls."""
-    return view.evaluate(
-        """root => [...root.querySelectorAll("*")]
-            .filter((one) => one.getBoundingClientRect().right > root.getBoundingClientRect().right)
-            .filter((one) => !one.closest(".scaw-code, .scaw-dots-host, .scaw-table-host, .scaw-quiet"))
-            .map((one) => one.outerHTML.slice(0, 200))"""
-    )
 
 
 def test_a_threshold_a_type_a_few_cells_and_a_selection_are_reviewed_and_applied(notebook):

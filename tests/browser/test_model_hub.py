@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from .lab import cut_off
+
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=20_000)
 
@@ -51,16 +53,6 @@ def search(nb, view):
     card = view.get_by_role("article", name="A lung atlas").last
     expect(card).to_contain_text("fits your cells, 100 % of its genes")
     return card
-
-
-def cut_off(view):
-    """What reaches beyond the view's right edge, but for what scrolls."""
-    return view.evaluate(
-        """root => [...root.querySelectorAll("*")]
-            .filter((one) => one.getBoundingClientRect().right > root.getBoundingClientRect().right)
-            .filter((one) => !one.closest(".scaw-code, .scaw-quiet"))
-            .map((one) => one.outerHTML.slice(0, 200))"""
-    )
 
 
 def test_a_model_is_found_compared_fetched_loaded_edited_uploaded_and_published(notebook):

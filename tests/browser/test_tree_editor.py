@@ -11,6 +11,8 @@ from playwright.sync_api import expect
 
 from scarches_widgets.mapping.hierarchy import Hierarchy
 
+from .lab import cut_off
+
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=20_000)
 
@@ -74,16 +76,6 @@ def submit(view, label, **fields):
         form.get_by_label(name.replace("_", " "), exact=True).fill(value)
     form.get_by_role("button", name=label, exact=True).click()
     expect(form).to_be_hidden()
-
-
-def cut_off(view):
-    """What reaches beyond the view's right edge, but for what scrolls."""
-    return view.evaluate(
-        """root => [...root.querySelectorAll("*")]
-            .filter((one) => one.getBoundingClientRect().right > root.getBoundingClientRect().right)
-            .filter((one) => !one.closest(".scaw-code, .scaw-table-host, .scaw-tree-host, .scaw-quiet"))
-            .map((one) => one.outerHTML.slice(0, 200))"""
-    )
 
 
 def test_every_edit_by_mouse_and_undo_to_the_start(notebook):

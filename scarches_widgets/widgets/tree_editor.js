@@ -1,4 +1,4 @@
-import { actionButton, codeDetails } from "./js/actions.js";
+import { actionButton, codeDetails, lineToFill } from "./js/actions.js";
 import {
   announcer, button, download, element, errorNotice, follow, followKernel, followTheme, frame, listen, statusBadge,
 } from "./js/common.js";
@@ -69,22 +69,13 @@ function atTheNode({ view, edit, signal }) {
     const submit = () => {
       if (input.value.trim() === node.name) return close();
       edit({ command: "rename", arguments: { node: node.id, name: input.value } }, node.id, node.id, (wrong) => {
-        if (!wrong) return close();
-        problem.textContent = wrong;
-        input.setAttribute("aria-invalid", "true");
-        input.focus();
+        if (wrong) line.refuse(wrong);
+        else close();
       });
     };
     const form = element("div", { class: "scaw-tree-rename" }, input, keep, cancel, problem);
     input.value = node.name;
-    listen(form, "keydown", (event) => {
-      event.stopPropagation();
-      if (event.key === "Escape") close();
-      else if (event.key === "Enter" && event.target === input) submit();
-      else return;
-      event.preventDefault();
-    }, signal);
-    listen(input, "input", () => { problem.textContent = ""; input.removeAttribute("aria-invalid"); }, signal);
+    const line = lineToFill(form, input, problem, { submit, close }, signal);
     listen(keep, "click", submit, signal);
     listen(cancel, "click", close, signal);
     view.openField(node.id, false, form);

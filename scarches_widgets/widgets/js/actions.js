@@ -1,4 +1,4 @@
-/** Buttons that say why they are off, those that steer a run, and the Python for what was clicked. */
+/** Buttons that say why they are off, those that steer a run, a line to fill in, and the Python for what was clicked. */
 import { button, element, follow, listen } from "./common.js";
 
 /** A button that keeps the focus when it is off, and is then described by the reason. */
@@ -30,6 +30,29 @@ export const steering = (says) => (send, signal) => {
     },
   };
 };
+
+/**
+ * A line to fill in: Enter in its input submits, Escape closes, no other key leaves it.
+ * @param problem where it says what is wrong with the text, until that changes
+ * @returns `refuse(text)`: say it, and take the focus back unless `focus` is false
+ */
+export function lineToFill(form, input, problem, { submit, close }, signal) {
+  listen(input, "input", () => { problem.textContent = ""; input.removeAttribute("aria-invalid"); }, signal);
+  listen(form, "keydown", (event) => {
+    event.stopPropagation();
+    if (event.key === "Escape") close();
+    else if (event.key === "Enter" && event.target === input) submit();
+    else return;
+    event.preventDefault();
+  }, signal);
+  return {
+    refuse(text, focus = true) {
+      problem.textContent = text;
+      input.setAttribute("aria-invalid", "true");
+      if (focus) input.focus();
+    },
+  };
+}
 
 /** The Python for what was clicked, to copy. */
 export function codeDetails(model, signal, announce) {

@@ -1,4 +1,5 @@
 /** Rename a gene program in place: Enter keeps the new name, Escape the old one; what is wrong is told at the field. */
+import { lineToFill } from "./actions.js";
 import { button, element, followMessages, listen } from "./common.js";
 
 /**
@@ -38,12 +39,6 @@ export function renamer(model, signal, announce) {
     input.focus();
     input.select();
     form.scrollIntoView({ block: "nearest" });
-    const refuse = (text) => {
-      problem.textContent = text;
-      input.setAttribute("aria-invalid", "true");
-      input.focus();
-      form.scrollIntoView({ block: "nearest" });
-    };
     const submit = () => {
       const name = input.value.trim();
       const terms = model.get("terms");
@@ -52,14 +47,11 @@ export function renamer(model, signal, announce) {
       else if (terms.includes(name)) refuse("Another program has this name already. Choose another name.");
       else model.send({ op: "rename", id, i, name });
     };
-    listen(input, "input", () => { problem.textContent = ""; input.removeAttribute("aria-invalid"); }, signal);
-    listen(form, "keydown", (event) => {
-      event.stopPropagation();
-      if (event.key === "Escape") close();
-      else if (event.key === "Enter" && event.target === input) submit();
-      else return;
-      event.preventDefault();
-    }, signal);
+    const line = lineToFill(form, input, problem, { submit, close }, signal);
+    const refuse = (text) => {
+      line.refuse(text);
+      form.scrollIntoView({ block: "nearest" });
+    };
     listen(keep, "click", submit, signal);
     listen(cancel, "click", close, signal);
     open = { id, host, form, input, refuse, done };

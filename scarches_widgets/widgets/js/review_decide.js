@@ -1,5 +1,5 @@
 /** Buttons that decide on some cells: accept, relabel, reject, comment; the two that need words open a line for them. */
-import { actionButton } from "./actions.js";
+import { actionButton, lineToFill } from "./actions.js";
 import { button, element, followMessages, listen } from "./common.js";
 import { labelMeant } from "./review.js";
 
@@ -25,7 +25,7 @@ export function decisionBar(model, signal, { send, cellsOf, about, announce, bac
     const one = actionButton(words, () => act(action), signal, { title: key, "aria-label": `${words} ${about}`, "data-action": action });
     return one;
   });
-  const host = element("div", { class: "scaw-decide-line", hidden: true });
+  const host = element("div", { hidden: true });
   const problem = element("span", { class: "scaw-problem", role: "alert" });
   const row = element("div", { class: "scaw-decide" }, ...buttons.map(({ node }) => node));
   const node = element("div", {}, row, host, problem);
@@ -60,33 +60,23 @@ export function decisionBar(model, signal, { send, cellsOf, about, announce, bac
     const asNew = element("label", { class: "scaw-check", hidden: true }, isNew, "it is a new label");
     const keep = button(isLabel ? "Relabel" : "Comment", { class: "scaw-button scaw-primary", title: "Enter" });
     const cancel = button("Cancel", { title: "Esc" });
-    host.replaceChildren(input, ...(isLabel ? [list, asNew] : []), keep, cancel, says);
+    const form = element("div", { class: "scaw-decide-line" }, input, ...(isLabel ? [list, asNew] : []), keep, cancel, says);
+    host.replaceChildren(form);
     host.hidden = false;
     open = { says };
     const submit = () => {
       const text = input.value.trim();
-      if (!text) says.textContent = isLabel ? "Which label?" : "Say something.";
+      if (!text) line.refuse(isLabel ? "Which label?" : "Say something.");
       else if (!isLabel) decide("comment", cells, { comment: text });
       else {
         const known = labelMeant(text, model.get("labels"));
         if (known === null && !isNew.checked) {
           asNew.hidden = false;
-          says.textContent = `“${text}” is not yet a label here. Tick “it is a new label” if you mean it.`;
+          line.refuse(`“${text}” is not yet a label here. Tick “it is a new label” if you mean it.`, document.activeElement !== isNew);
         } else decide("relabel", cells, { label: known ?? text, new: known === null });
       }
-      if (says.textContent) {
-        input.setAttribute("aria-invalid", "true");
-        if (document.activeElement !== isNew) input.focus();
-      }
     };
-    listen(input, "input", () => { says.textContent = ""; input.removeAttribute("aria-invalid"); }, signal);
-    listen(host, "keydown", (event) => {
-      event.stopPropagation();
-      if (event.key === "Escape") close();
-      else if (event.key === "Enter" && event.target === input) submit();
-      else return;
-      event.preventDefault();
-    }, signal);
+    const line = lineToFill(form, input, says, { submit, close: () => close() }, signal);
     listen(keep, "click", submit, signal);
     listen(cancel, "click", () => close(), signal);
     input.focus();

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 import torch
 
-from .events import EpochEnded, Event, RunEnded, RunStarted, Warned
+from .events import EpochEnded, Event, RunEnded, RunStarted, StepEnded, Warned
 from .malloc import freed_memory_kept
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ class TrainingRun:
         The run's `RunStarted` and `RunEnded`, once they have come.
     warnings
         Texts of the run's `Warned`.
+    n_steps
+        Steps taken so far.
     """
 
     def __init__(self, events: Iterator[Event], threads: int = 1):
@@ -51,10 +53,12 @@ class TrainingRun:
         self._listeners: list[Listener] = []
         self._pause_wanted = False
         self._stop_wanted: str | None = None
+        self._last: tuple[int, int] | None = None  # steps and epochs after which the run is to end
         self.in_foreground = False  # whether run() drives it, so that only an interrupt can end it from outside
         self.status = "ready"
         self.error: BaseException | None = None
         self.epochs: list[EpochEnded] = []
+        self.n_steps = 0
         self.started: RunStarted | None = None
         self.ended: RunEnded | None = None
         self.warnings: list[str] = []
@@ -121,6 +125,14 @@ class TrainingRun:
                 self._pause_wanted = False
                 self._become("stopping")
 
+    def stop_after(self, steps: int, epochs: int = 0) -> None:
+        """End the run once it has taken so many steps and ended so many epochs.
+
+        A run that was stopped by hand is repeated to the bit by `stop_after(run.n_steps, len(run.epochs))`, called
+        before the first step of a run of the same options; see `Model.watch_runs`.
+        """
+        self._last = steps, epochs
+
     def wait(self, timeout: float | None = None) -> str:
         """Wait until the run has ended, at most `timeout` seconds; the status then. Raises what the run raised."""
         self._finished.wait(timeout)
@@ -164,6 +176,8 @@ class TrainingRun:
     def _take(self, event: Event) -> None:
         if isinstance(event, EpochEnded):
             self.epochs.append(event)
+        elif isinstance(event, StepEnded):
+            self.n_steps += 1
         elif isinstance(event, RunStarted):
             self.started = event
             logger.info(event.schedule)
@@ -192,6 +206,8 @@ class TrainingRun:
             while self._pause_wanted:  # not wait_for: who pauses again at once is told "paused" again
                 self._become("paused")
                 self._changed.wait()
+            if self._last is not None and (self.n_steps, len(self.epochs)) >= self._last:
+                self._stop_wanted = "batch"
             return self._stop_wanted == "batch" or (self._stop_wanted == "epoch" and isinstance(event, EpochEnded))
 
     def _end(self, status: str, reason: str) -> None:

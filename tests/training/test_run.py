@@ -280,6 +280,18 @@ def test_who_cannot_wait_for_the_epoch_may_still_stop_after_the_batch_but_not_th
         assert len(run.epochs) == 1
 
 
+@pytest.mark.parametrize("when", ["batch", "epoch"])
+def test_a_run_that_was_stopped_by_hand_can_be_repeated_to_the_bit(when):
+    stopped, repeated = small_scvi(), small_scvi()
+    stopped.watch_runs(lambda run: run.subscribe(at_step(14, lambda: run.stop(when))))
+    run = stopped.train(max_epochs=4, batch_size=16, progress=False)
+    assert run.status == "stopped" and 0 < len(run.epochs) < 4
+    repeated.watch_runs(lambda other: other.stop_after(run.n_steps, len(run.epochs)))
+    again = repeated.train(max_epochs=4, batch_size=16, progress=False)
+    assert (again.n_steps, len(again.epochs)) == (run.n_steps, len(run.epochs))
+    assert fingerprint(repeated) == fingerprint(stopped)
+
+
 def test_stopping_when_nobody_knows_is_refused():
     with pytest.raises(ValueError, match="when='now' is neither 'batch' nor 'epoch'"):
         TrainingRun(script()).stop("now")

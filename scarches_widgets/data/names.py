@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable
 
 LONGEST_NAME_SHOWN = 60
@@ -20,6 +21,11 @@ def nearest(name: object, choices: Iterable[object]) -> str | None:
         return match
     close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.6)
     return close[0] if close else None
+
+
+def digest_of(names: Iterable[object]) -> str:
+    """SHA-256 of names in their order, in hexadecimal: tells whether others are the same, not what they are."""
+    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
 
 
 def shown(name: object) -> str:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..data.names import DataError, did_you_mean, listed, shown
+from ..data.names import DataError, did_you_mean, digest_of, listed, shown
 from ..data.schema import as_text
 from .predictions import UNANIMOUS, Models, Predictions, models_of
-from .review_trail import COLUMNS, NO_CELLS, Entry, line_of, restored, saved
+from .review_trail import COLUMNS, NO_CELLS, Entry, as_json, from_json, line_of, restored, saved
 from .transfer import UNKNOWN
 
 if TYPE_CHECKING:
@@ -610,14 +610,40 @@ class Review:
         return key
 
     def _write(self, key: str) -> None:
-        names = self.adata.obs_names.to_numpy(dtype=object)
-        facts = {
+        record = saved(self._facts, self._entries, self.adata.obs_names.to_numpy(dtype=object))
+        self.adata.uns[IN_UNS] = {**self.adata.uns.get(IN_UNS, {}), key: record}
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        return {
             "models": {name: list(columns) for name, columns in self.predictions.models.items()},
             "unknown": self.unknown,
-            "digest": self.predictions.digest(names),
+            "digest": self.predictions.digest(self.adata.obs_names.to_numpy(dtype=object)),
         }
-        record = saved(facts, self._entries, names)
-        self.adata.uns[IN_UNS] = {**self.adata.uns.get(IN_UNS, {}), key: record}
+
+    def to_json(self) -> dict[str, Any]:
+        """The trail as plain values without names of cells, for `from_json`; `keep` writes it with names."""
+        facts = self._facts | {"cells": digest_of(self.adata.obs_names)}
+        return as_json(facts, self._entries, self.adata.n_obs)
+
+    @classmethod
+    def from_json(cls, adata: AnnData, record: Mapping[str, Any]) -> Review:
+        """Take up a review from what `to_json` gave, of the same cells in the same order, and the same predictions.
+
+        Raises
+        ------
+        DataError
+            If cells or predictions are others than they were, or this is no such record.
+        """
+        try:
+            if record["cells"] != digest_of(adata.obs_names):
+                raise DataError("The review is of other cells than these, or in another order. Give it its own.")
+            parts = from_json(record, adata.n_obs)
+        except DataError:
+            raise
+        except UNREADABLE as error:
+            raise DataError(f"The review cannot be read: {error}. Start a new one.") from error
+        return cls._taken_up(adata, "The review", *parts)
 
     @classmethod
     def resume(cls, adata: AnnData, key: str | None = None) -> Review:
@@ -634,23 +660,34 @@ class Review:
         if key not in kept:
             there = f"There are: {listed(kept, 20)}." if len(kept) else "No review was kept in this AnnData."
             raise DataError(f"uns['{IN_UNS}'] has no review '{shown(key)}'. {there}")
+        what = f"The review '{shown(key)}' in uns"
+        try:
+            parts = restored(kept[key])
+        except UNREADABLE as error:
+            raise DataError(f"{what} cannot be read: {error}. Start a new one.") from error
+        return cls._taken_up(adata, what, *parts)
+
+    @classmethod
+    def _taken_up(
+        cls, adata: AnnData, what: str, facts: Mapping[str, Any], entries: list[Entry], cells: list[np.ndarray]
+    ) -> Review:
+        """A review in the state in which its entries left it; `cells` are the names or positions of each entry."""
         review = cls.__new__(cls)
         try:
-            facts, entries, cells = restored(kept[key])
             digest, unknown = str(facts["digest"]), str(facts["unknown"])
             models = {str(name): (str(pair[0]), str(pair[1])) for name, pair in facts["models"].items()}
         except UNREADABLE as error:
-            raise DataError(f"The review '{shown(key)}' in uns cannot be read: {error}. Start a new one.") from error
+            raise DataError(f"{what} cannot be read: {error}. Start a new one.") from error
         review._read(adata, models, unknown)
         if review.predictions.digest(adata.obs_names) != digest:
             raise DataError(
-                f"Cells or predictions are others than those that were reviewed as '{shown(key)}', so its decisions "
-                "may be wrong for them. Review the AnnData as it was, or start a new review."
+                f"{what} is of other cells or predictions than these, so its decisions may be wrong for them. Review "
+                "the AnnData as it was, or start a new review."
             )
         try:
             review._replay(entries, cells)
         except UNREADABLE as error:
-            raise DataError(f"The review '{shown(key)}' in uns cannot be read: {error}. Start a new one.") from error
+            raise DataError(f"{what} cannot be read: {error}. Start a new one.") from error
         if entries[-1].action == "apply":
             columns = [name for name in cls._columns(entries[-1].label) if name in adata.obs]
             now = dict(zip(cls._columns(entries[-1].label), (review.labels, review.reasons)))

@@ -1,4 +1,4 @@
-"""The trail of a review: its entries, as a record in `uns` that h5ad can hold, and as lines of Python."""
+"""The trail of a review: its entries, as a record in `uns` that h5ad can hold, as JSON, and as lines of Python."""
 
 from __future__ import annotations
 
@@ -79,9 +79,61 @@ def saved(facts: Mapping[str, Any], entries: Sequence[Entry], obs_names: np.ndar
     }
 
 
+def as_json(facts: Mapping[str, Any], entries: Sequence[Entry], n_cells: int) -> dict[str, Any]:
+    """Facts and entries as JSON without names of cells: their positions, or, of many, which they are as packed bits."""
+    told = [
+        {name: getattr(entry, name) for name in SAVED} | {"cells": packed_cells(entry.cells, n_cells)}
+        for entry in entries
+    ]
+    return {"version": VERSION, **facts, "entries": told}
+
+
+def from_json(record: Mapping[str, Any], n_cells: int) -> tuple[dict[str, Any], list[Entry], list[np.ndarray]]:
+    """Facts, entries without cells, and the positions of each one's cells; any exception where it is no such record."""
+    facts = dict(record)
+    cells = [unpacked_cells(one["cells"], n_cells) for one in facts["entries"]]
+    return facts, _entries_of(facts), cells
+
+
+def packed_cells(cells: np.ndarray, n_cells: int) -> list[int] | str:
+    """Ascending positions as a list, or, of more than 200, as text: a bit for each cell, packed."""
+    if len(cells) <= MOST_LISTED:
+        return [int(cell) for cell in cells]
+    mask = np.zeros(n_cells, dtype=bool)
+    mask[cells] = True
+    return base64.b85encode(zlib.compress(np.packbits(mask).tobytes(), 9)).decode()
+
+
+def unpacked_cells(packed: Any, n_cells: int) -> np.ndarray:
+    """What `packed_cells` has packed; ValueError if it is nothing of the kind."""
+    if isinstance(packed, str):
+        length = (n_cells + 7) // 8
+        try:
+            bits = zlib.decompressobj().decompress(base64.b85decode(packed), length + 1)  # no more, whatever is in it
+        except zlib.error as error:
+            raise ValueError(f"its packed cells are damaged ({error})") from error
+        if len(bits) != length:
+            raise ValueError(f"its packed cells are not {n_cells:,}")
+        return np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), count=n_cells))
+    if not isinstance(packed, list) or any(type(cell) is not int or not 0 <= cell < n_cells for cell in packed):
+        raise ValueError(f"it names cells that are none of the {n_cells:,}")
+    return np.unique(np.array(packed, dtype=np.int64))
+
+
 def restored(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[Entry], list[np.ndarray]]:
     """Facts, entries without cells, and the names of each one's cells; any exception where it is no such record."""
     facts = parse_json(str(record["trail"]).encode())
+    entries = _entries_of(facts)
+    names, places, ends = (np.asarray(record[name]) for name in ("names", "cells", "ends"))
+    if len(places) and not (places.dtype.kind in "iu" and places.min() >= 0 and places.max() < len(names)):
+        raise ValueError("it names cells that are not in it")
+    if len(ends) != len(entries) or ends[-1] != len(places) or (np.diff(ends) < 0).any():
+        raise ValueError("its cells do not fit its entries")
+    return facts, entries, [names.astype(str)[some] for some in np.split(places, ends[:-1])]
+
+
+def _entries_of(facts: Mapping[str, Any]) -> list[Entry]:
+    """The entries, without their cells."""
     if facts["version"] != VERSION:
         raise ValueError(f"it is of version {shown(facts['version'])}")
     entries = [Entry(**{name: one[name] for name in SAVED}) for one in facts["entries"]]
@@ -89,12 +141,7 @@ def restored(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[Entry], li
         facts_of = entry.number, entry.time, entry.comment, entry.reviewer
         if [type(one) for one in facts_of] != [int, str, str, str]:
             raise ValueError("an entry has no number, time, comment or reviewer")
-    names, places, ends = (np.asarray(record[name]) for name in ("names", "cells", "ends"))
-    if len(places) and not (places.dtype.kind in "iu" and places.min() >= 0 and places.max() < len(names)):
-        raise ValueError("it names cells that are not in it")
-    if len(ends) != len(entries) or ends[-1] != len(places) or (np.diff(ends) < 0).any():
-        raise ValueError("its cells do not fit its entries")
-    return facts, entries, [names.astype(str)[some] for some in np.split(places, ends[:-1])]
+    return entries
 
 
 def line_of(entry: Entry, obs_names: np.ndarray, is_new: bool) -> str:
@@ -119,8 +166,6 @@ def _expression(cells: np.ndarray, obs_names: np.ndarray) -> str:
     """Cells by their names, or, if they are many, as a packed mask."""
     if len(cells) <= MOST_LISTED:
         return repr([str(name) for name in obs_names[cells]])
-    mask = np.zeros(len(obs_names), dtype=bool)
-    mask[cells] = True
-    packed = base64.b85encode(zlib.compress(np.packbits(mask).tobytes(), 9)).decode()
+    packed = packed_cells(cells, len(obs_names))
     bits = f"np.frombuffer(zlib.decompress(base64.b85decode({packed!r})), np.uint8)"
-    return f"np.unpackbits({bits}, count={len(mask)}).astype(bool)"
+    return f"np.unpackbits({bits}, count={len(obs_names)}).astype(bool)"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..data.findings import Findings, counted
 from ..data.genes import WORTH_A_WARNING, GeneReport
 from ..data.minibatches import Cells, Minibatch
-from ..data.names import DataError, did_you_mean, listed
+from ..data.names import DataError, did_you_mean, digest_of, listed
 from ..data.schema import DataSchema
 from ..data.validate import validate
 from ..nn.divergences import Normal
@@ -290,14 +290,13 @@ class Model:
 
     def _identity(self, plan: TrainingPlan) -> dict[str, object]:
         """What a checkpoint must share with this model to be resumed."""
-        names = hashlib.sha256("\n".join(map(str, self.adata.obs_names)).encode())
         schema = hashlib.sha256(repr(self.schema).encode())
         return {
             "model": type(self).__name__,
             "config": asdict(self.config),
             "plan": asdict(plan),
             "data": schema.hexdigest(),
-            "cells": f"{self.adata.n_obs} cells, {names.hexdigest()}",
+            "cells": f"{self.adata.n_obs} cells, {digest_of(self.adata.obs_names)}",
         }
 
     def _refuse_while_training(self) -> None:

@@ -44,7 +44,7 @@ from torch import Tensor, nn
 
 from ..data.coordinates import places_of
 from ..data.minibatches import Minibatch, step_bounds
-from ..data.names import DataError, did_you_mean, listed
+from ..data.names import DataError, did_you_mean, digest_of, listed
 from ..data.schema import DataSchema, as_text
 from ..data.sections import SectionedExpression
 from ..data.validate import validate
@@ -404,7 +404,7 @@ class SageNet(PlaceVerbs, Model):
             "config": asdict(self.config),
             "plan": asdict(plan),
             "data": hashlib.sha256(repr(self.schema).encode()).hexdigest(),
-            "cells": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+            "cells": digest_of(names),
         }
 
     def _expression(self, adata, target_sum: float | None) -> SectionedExpression:

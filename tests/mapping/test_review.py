@@ -19,6 +19,7 @@ from scarches_widgets.data.names import DataError
 from scarches_widgets.mapping.marker_genes import Expression, dots
 from scarches_widgets.mapping.predictions import Predictions, models_of
 from scarches_widgets.mapping.review import IN_UNS, Review
+from scarches_widgets.mapping.review_trail import packed_cells, unpacked_cells
 
 HOSTILE = "=HYPERLINK('x'), \"T\"; <b>"
 
@@ -355,6 +356,37 @@ def test_a_review_goes_through_h5ad_and_is_taken_up_again(review, query, tmp_pat
     assert len(Review.resume(ad.read_h5ad(tmp_path / "again.h5ad")).entries) == len(again.entries)
 
 
+def test_a_review_goes_through_json_without_a_cells_name(review, query):
+    review.set_threshold(0.2, of=review.table.index[0])
+    review.relabel("Plasma", ["cell2", "cell4"], comment="µ", new=True)
+    review.reject(which="all")
+    review.accept(["cell0"])
+    review.undo()
+    text = json.dumps(review.to_json())
+    assert "cell2" not in text and "cell1" not in text
+    again = Review.from_json(query, json.loads(text))
+    pd.testing.assert_frame_equal(again.trail, review.trail)
+    assert again.labels.tolist() == review.labels.tolist() and again.comments.tolist() == review.comments.tolist()
+    with pytest.raises(DataError, match="of other cells than these, or in another order"):
+        Review.from_json(query[::-1].copy(), json.loads(text))
+    good = json.loads(text)
+    begin, *rest = good["entries"]
+    for cells in ("", "!", 7, [-1], [1.5], [9e9]):
+        with pytest.raises(DataError, match="cannot be read"):
+            Review.from_json(query, {**good, "entries": [begin, *({**entry, "cells": cells} for entry in rest)]})
+
+
+def test_many_cells_are_packed_as_bits_and_only_so_many_are_unpacked():
+    cells = np.flatnonzero(np.random.default_rng(0).random(5_001) < 0.3)
+    packed = packed_cells(cells, 5_001)
+    assert len(packed) < 1_000 and unpacked_cells(packed, 5_001).tolist() == cells.tolist()
+    assert packed_cells(cells[:3], 5_001) == cells[:3].tolist() == unpacked_cells(cells[:3].tolist(), 5_001).tolist()
+    bomb = packed_cells(np.arange(10_000_000), 10_000_000)
+    for wrong in (packed[:-20], bomb):
+        with pytest.raises(ValueError, match="its packed cells are"):
+            unpacked_cells(wrong, 5_001)
+
+
 def test_a_review_without_any_decision_goes_through_h5ad(review, query, tmp_path):
     review.keep()
     query.write_h5ad(tmp_path / "query.h5ad")
@@ -364,7 +396,7 @@ def test_a_review_without_any_decision_goes_through_h5ad(review, query, tmp_path
 def test_a_review_of_other_predictions_or_a_forged_one_is_refused(review, query):
     review.reject(which="kept")
     key = review.keep()
-    with pytest.raises(DataError, match="others than those that were reviewed"):
+    with pytest.raises(DataError, match="of other cells or predictions than these"):
         Review.resume(query[:5].copy())
     with pytest.raises(DataError, match="There are: reviewed_m0"):
         Review.resume(query, "other")

@@ -18,12 +18,13 @@ MOST_STEPS = 20  # that can be taken back
 
 @dataclass(frozen=True)
 class Step:
-    """One assignment: `former` is the column before it, None if there was none."""
+    """One assignment: `former` is the column before it, None if there was none; `line` makes it again."""
 
     column: str
     name: str
     former: pd.Series | None
     written: pd.Series
+    line: str
 
 
 class Assignments:
@@ -32,6 +33,7 @@ class Assignments:
     def __init__(self, adata: AnnData):
         self._adata = adata
         self._steps: list[Step] = []
+        self._lines: list[str] = []  # Python for each assignment that holds
 
     @property
     def last(self) -> Step | None:
@@ -59,7 +61,9 @@ class Assignments:
         values = before.astype(object).where(~mask, name)
         names = before.cat.categories if isinstance(before.dtype, pd.CategoricalDtype) else sorted(set(before.dropna()))
         self._adata.obs[column] = pd.Categorical(values, categories=[*names, *([] if name in names else [name])])
-        self._steps = [*self._steps, Step(column, name, former, self._adata.obs[column].copy())][-MOST_STEPS:]
+        line = f"mapper.assign({column!r}, {name!r}, {np.flatnonzero(mask).tolist()!r})"
+        self._lines.append(line)
+        self._steps = [*self._steps, Step(column, name, former, self._adata.obs[column].copy(), line)][-MOST_STEPS:]
         return self._steps[-1]
 
     def undo(self) -> Step:
@@ -85,4 +89,9 @@ class Assignments:
             del obs[step.column]
         else:
             obs[step.column] = step.former
+        self._lines.remove(step.line)
         return step
+
+    def code(self) -> list[str]:
+        """Lines that assign the same names again by a `mapper`."""
+        return list(self._lines)

@@ -31,6 +31,7 @@ from .spatial_placing import (
     code_of_model,
     code_of_placing,
     code_of_test,
+    code_of_writing,
     name_of,
     placed_by_model,
     placed_by_neighbours,
@@ -153,6 +154,7 @@ class SpatialMapper(Panel, TissuePicture):
         self._has_own_model, self._trained_by = model is not None, None
         self._fold = ""
         self._assignments = Assignments(reference if query is None else query)
+        self._written_at: float | None = None  # threshold at which places were written last
         keys = {"spatial_key": spatial_key, "section_key": section_key}
         if model is not None:
             keys = {name: getattr(model.config, name) for name in KEYS}
@@ -412,7 +414,9 @@ class SpatialMapper(Panel, TissuePicture):
                 getattr(self.query, part)[name] = value
                 names.append(f"{part}['{shown(name)}']")
                 self.written = [*self.written, f"{names[-1]}{replaced}"]
+            self._written_at = self.threshold
             self._list_columns()
+            self.script = self.code()
         return names
 
     def assign(self, column: str, name: str, cells: Any = None) -> None:
@@ -466,6 +470,7 @@ class SpatialMapper(Panel, TissuePicture):
         self._name_undoable()
         self._list_columns()
         self._read_colors()
+        self.script = self.code()
 
     def _name_undoable(self) -> None:
         last = self._assignments.last
@@ -531,7 +536,7 @@ class SpatialMapper(Panel, TissuePicture):
     # Code
 
     def code(self) -> str:
-        """Python for what is filled in and shown."""
+        """Python for what is filled in, shown, written and assigned."""
         values, own = self.values, self._has_own_model
         lines = ["import scarches_widgets as sca", ""]
         if values["method"] == "SageNet" and not own and self._keys_in_sight["spatial_key"] is not None:
@@ -541,7 +546,9 @@ class SpatialMapper(Panel, TissuePicture):
             lines += code_of_placing(values, self._keys_in_sight, name)
             if not own and (test := code_of_test(self._form, values)):
                 lines.append(test)
-        return "\n".join([*lines, "", *self._code_of_sight()]) + "\n"
+        written = [] if self._written_at is None else code_of_writing(self._form, values, self._written_at)
+        *sight, shown_again = self._code_of_sight()
+        return "\n".join([*lines, "", *sight, *written, *self._assignments.code(), shown_again]) + "\n"
 
     def _write_code(self, change: dict) -> None:
         with self._lock:

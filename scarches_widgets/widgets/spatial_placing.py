@@ -205,6 +205,16 @@ def code_of_model(form: Form, values: dict[str, Any], has_query: bool) -> list[s
     ]
 
 
+def code_of_writing(form: Form, values: dict[str, Any], threshold: float) -> list[str]:
+    """Lines by which a mapper places the query, with the model that it is given, and writes the places."""
+    chosen = form.chosen(values, ("method",)) | ({"n_folds": 0} if "n_folds" in form else {})
+    lines = [f"mapper.set({as_arguments(chosen)})"] if chosen else []
+    lines += ["mapper.map()", "mapper.wait()"]
+    if threshold:
+        lines.append(f"mapper.threshold = {threshold!r}")
+    return [*lines, "mapper.write()"]
+
+
 def code_of_test(form: Form, values: dict[str, Any]) -> str:
     """The line that measures the model on held-out cells; empty if it is not wanted."""
     if values["method"] != "SageNet" or not values["n_folds"]:

@@ -544,6 +544,11 @@ class Review:
         return path
 
     @property
+    def applied_key(self) -> str | None:
+        """The column that was applied to last; None before."""
+        return next((entry.label for entry in reversed(self._entries) if entry.action == "apply"), None)
+
+    @property
     def suggested_key(self) -> str:
         """A name for the column of reviewed labels."""
         name = next(iter(self.predictions.models.values()))[0]

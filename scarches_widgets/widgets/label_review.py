@@ -150,7 +150,7 @@ class LabelReview(CellsSelected, View):
         self._lock = threading.RLock()
         self._start = 0  # of the page of the queue
         self._current: int | None = None  # position of the cell looked at
-        self._key, self._applied_key = self.review.suggested_key, None
+        self._key = self.review.suggested_key
         self._dots = MarkerDots(self.review, layer, markers or {}, self._show_dots)
         self.session = Session() if session is None else session
         self.session.adopt(self.adata)
@@ -518,16 +518,16 @@ class LabelReview(CellsSelected, View):
         self.error = None
         with self._lock, collected_warnings():  # a view becomes an AnnData of its own
             replaced = " (replaced)" if (key or self._key) in self.adata.obs else ""
-            self._applied_key = self.review.apply(self._key if key is None else key, overwrite)
+            applied = self.review.apply(self._key if key is None else key, overwrite)
             self.columns = list(groupings_of(self.adata))
-            self._show_target(self._applied_key)
+            self._show_target(applied)
             self.written = [
                 f"obs['{shown(self._key)}']{replaced}",
                 f"obs['{shown(self._key)}_reason']{replaced}",
                 f"uns['{IN_UNS}']['{shown(self._key)}']",
             ]
             self.script = self.code()
-        return self._applied_key
+        return applied
 
     def _click_keep(self, content: dict, buffers: list) -> None:
         self.error = None
@@ -545,7 +545,7 @@ class LabelReview(CellsSelected, View):
 
     def code(self) -> str:
         """Python that decides the same again, for the cells in `query`."""
-        return self.review.code(self._applied_key)
+        return self.review.code(self.review.applied_key)
 
     def _summary(self) -> str:
         review, n = self.review, self.adata.n_obs

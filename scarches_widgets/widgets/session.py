@@ -1,7 +1,9 @@
-"""What views of the same cells share: which cells are selected, and what they are coloured by."""
+"""What views of the same cells share: which cells are selected, how they are coloured, and what was done to them."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,11 +11,13 @@ import traitlets
 
 from ..data.names import DataError, did_you_mean, listed, shown
 from .coloring import find_color
+from .session_script import Source, Step, follow, script_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from ..mapping.hierarchy import Hierarchy
     from ..models.base import Model
 
 
@@ -76,7 +80,18 @@ class Session(CellsSelected, traitlets.HasTraits):
     adata
         The cells. A session without any takes those of its first view.
     model
-        The model that a view has loaded; None before.
+        The model that a view has trained, adapted or loaded; None before.
+
+    Attributes
+    ----------
+    steps
+        What was done, in order: each a `session_script.Step`.
+    sources
+        Name of a variable in the script → where it comes from, a `session_script.Source`.
+    models
+        Name of a model in the script → the folder in which it was saved.
+    tree, review
+        The `Hierarchy` that is edited, and the `mapping.review.Review` of labels; None before.
 
     Examples
     --------
@@ -84,6 +99,8 @@ class Session(CellsSelected, traitlets.HasTraits):
     >>> EmbeddingView(adata, "X_umap", session=session)
     >>> EmbeddingView(adata, "X_pca", session=session)
     >>> session.observe(lambda change: print(len(change["new"])), "selection")
+    >>> session.follow(TrainingPanel(reference))  # what is trained there becomes part of the script
+    >>> print(session.code())
 
     Notes
     -----
@@ -95,11 +112,19 @@ class Session(CellsSelected, traitlets.HasTraits):
     color = traitlets.Unicode(None, allow_none=True)
     adata = traitlets.Any(None, allow_none=True)
     model = traitlets.Any(None, allow_none=True)
+    steps = traitlets.Tuple()
+    sources = traitlets.Dict()
+    models = traitlets.Dict()
+    tree = traitlets.Any(None, allow_none=True)
+    review = traitlets.Any(None, allow_none=True)
 
     def __init__(
         self, selection: Any = (), color: str | None = None, adata: AnnData | None = None, model: Model | None = None
     ):
         super().__init__(model=model)
+        self.objects: dict[str, Any] = {}  # name of a variable in the script -> what it stands for now
+        self.made_tree: str | None = None  # the line of the script that made `tree`; None: it was given in Python
+        self.held_review: dict[str, Any] | None = None  # decisions of a file whose predicted labels are not there yet
         self.adata = adata
         self.color = color
         self.selection = selection
@@ -118,6 +143,99 @@ class Session(CellsSelected, traitlets.HasTraits):
                 f"mean nothing in another ({adata.n_obs:,} cells). Make a new `Session()` for it, or give its views "
                 "`session.adata`."
             )
+
+    # What was done
+
+    def follow(self, widget: Any) -> None:
+        """Make what is done in a widget of this package, from now on, part of the script."""
+        follow(self, widget)
+
+    def record(self, step: Step) -> None:
+        """Note that something was done. A training that nothing was made of yet gives way to the next one."""
+        steps = self.steps[:-1] if self.steps and self.steps[-1].kind == step.kind == "train" else self.steps
+        self.steps = (*steps, step)
+
+    def make_tree(self, cells: str, keys: list[str]) -> Hierarchy:
+        """A tree of the label columns `keys`, coarse to fine, of the AnnData that the script calls `cells`."""
+        from ..mapping.hierarchy import Hierarchy
+
+        self.tree = Hierarchy.from_obs(self.objects[cells], keys)
+        self.made_tree = f"tree = sca.hierarchy.Hierarchy.from_obs({cells}, {keys!r})"
+        return self.tree
+
+    def name_of(self, value: Any, name: str) -> str:
+        """What the script calls an AnnData or a model; `name` if it has no name yet, or with a number."""
+        for known, one in self.objects.items():
+            if one is value:
+                return known
+        free = next(one for one in [name, *(f"{name}_{i}" for i in range(2, 1000))] if one not in self.objects)
+        self.objects[free] = value
+        if free not in self.sources:
+            self.sources = {**self.sources, free: Source(is_model=hasattr(value, "module"))}
+        return free
+
+    def code(self) -> str:
+        """A script that does all of `steps` again, from the files that were read, and gives the same labels.
+
+        What was given in Python and not read from a file is read from one that the script names.
+        """
+        return script_of(self.sources, self.steps)
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write what was selected, done and decided as a small JSON file; by custom its name ends in `.scaw.json`.
+
+        In it stand: positions of the selected cells, the colour, the steps with their options, losses and code, paths
+        of data and models as seen from the file, the tree, and the review's rule, thresholds and decisions with their
+        labels and comments. Not in it: data, names of cells, cells' labels. It can tell whether an AnnData is the same
+        by a SHA-256 of all its cell names; who has the same list of names can recognise it by that. Names of columns,
+        genes, groups and cell types, comments, and the reviewer's name are written as they are.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; what stood there before is kept.
+        """
+        from .session_file import write_session
+
+        path = Path(path).expanduser()
+        write_session(self, path)
+        return path
+
+    def load(self, path: str | os.PathLike) -> Session:
+        """Take up what `save` wrote, all of it or nothing; this session, whose cells must be those of the file.
+
+        Models are not loaded and nothing is computed: `models` says where models are, and `code()` gives the script.
+        Decisions on labels that are not in `obs` yet wait for them, see `take_up_review`. Code in a file from
+        others is text like any: read it before you run it.
+
+        Raises
+        ------
+        DataError
+            If the file is no session, or one of another AnnData; then nothing is changed.
+        """
+        from .session_file import fitted, read_session
+
+        path = Path(path).expanduser()
+        parts = fitted(read_session(path), self.adata, path.parent)
+        with self.hold_trait_notifications():
+            for name, value in parts.items():
+                setattr(self, name, value)
+        return self
+
+    def take_up_review(self) -> Any:
+        """The review of a loaded file, once the labels that it is of are in `obs`; None if there is none to take up.
+
+        Raises
+        ------
+        DataError
+            If the labels are others than those that were reviewed.
+        """
+        from ..mapping.review import Review
+
+        if self.held_review is not None and self.adata is not None:
+            self.review = Review.from_json(self.adata, self.held_review)
+            self.held_review = None
+        return self.review
 
     @traitlets.validate("color")
     def _check_color(self, proposal: dict) -> str | None:

@@ -12,6 +12,7 @@ _HOMES = {
     "TreeEditor": "tree_editor",
     "SpatialMapper": "spatial_mapper",
     "ModelHub": "model_hub",
+    "Exercise": "exercise",
     "Session": "session",
 }
 __all__ = [*_HOMES]

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import scarches_widgets as sca
 from scarches_widgets.models.scvi import SCVIModule
 from scarches_widgets.training.run import TrainingRun
-from scarches_widgets.widgets import EmbeddingView, GenePrograms, LossMonitor, MappingPanel, ModelHub
+from scarches_widgets.widgets import EmbeddingView, Exercise, GenePrograms, LossMonitor, MappingPanel, ModelHub
 from scarches_widgets.widgets import TrainingPanel, TreeEditor
 
 adata = sca.datasets.atlas(n_obs=300, n_vars=60, seed=1)
@@ -89,6 +89,15 @@ never = __import__("threading").Event()
 hubs["running"]._begin("download", "local:sound", "Downloading a.zip", lambda cancel: str(never.wait()))
 hubs["running"]._progressing()(3_000_000, 9_000_000)
 """
+EXERCISES = """
+def exercise(expression, **options):
+    checks = {"The model, `model`, is trained.": expression, "An answer is chosen.": "answer is not None"}
+    return Exercise("Train", "Train it. Why `lr`?", checks, choices=["speed", "luck"], hints=["Click."], **options)
+
+exercises = {"done": exercise("model.history is not None", solution="model.train()"), "ready": exercise("later > 0")}
+exercises["done"].answer = "speed"
+for one in exercises.values(): one.climb(); one.check()
+"""
 VIEWS = """
 monitors = {state: LossMonitor(panel.run) for state, panel in trainers.items() if panel.run is not None}
 monitors |= {"empty": LossMonitor(trainers["ready"]), "ready": LossMonitor(TrainingRun(iter(())))}
@@ -99,7 +108,7 @@ tree = sca.hierarchy.Hierarchy.from_obs(reference, ["type_level1", "cell_type"])
 trees = [TreeEditor(tree, reference, batch_key="batch"), TreeEditor(tree, readonly=True)]
 views = {"none": EmbeddingView(reference, "truth"), "selected": selected, "wrong": wrong}
 display(*monitors.values(), *trainers.values(), *mappers.values(), *explorers.values(), *views.values(), *trees)
-display(*hubs.values())
+display(*hubs.values(), *exercises.values())
 """
 STATES = {
     ".scaw-loss-monitor": {"empty", "ready", "running", "paused", "stopped", "done", "failed"},
@@ -108,12 +117,13 @@ STATES = {
     ".scaw-gene-programs": {"empty", "ready", "running", "failed"},
     ".scaw-tree-editor": {"ready", "readonly"},
     ".scaw-model-hub": {"empty", "ready", "running", "done", "failed"},
+    ".scaw-exercise": {"ready", "done"},
 }
 EMBEDDING = ".scaw-embedding-view"
 
 
 def test_no_serious_fault_in_any_state_of_any_view_in_either_theme(notebook):
-    nb = notebook([DATA, PANELS, PROGRAMS, HUBS, VIEWS])
+    nb = notebook([DATA, PANELS, PROGRAMS, HUBS, EXERCISES, VIEWS])
     nb.run_all()
     for css, states in STATES.items():
         for state in states:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ LISTED = (
 HERE = Path(__file__).parent
 TOURS = [folder / "notebooks" / "00_tour.ipynb" for folder in (HERE, HERE.parent)]  # in a wheel, in a checkout
 DEMO = {"n_obs": 4000, "n_vars": 600, "n_batches": 4, "n_types": 8}
+JOB_OPTIONS = (
+    "query", "query_batches", "reference_batches", "model", "batch_key", "tree_key", "layer", "seed", "config", "train",
+    "query_train", "surgery", "workers", "chunk_size",
+)  # fmt: skip
 TISSUE_DEMO = {"n_obs": 2000, "n_vars": 80, "n_sections": 2}
 
 
@@ -163,8 +168,12 @@ def train(options: argparse.Namespace) -> None:
 
 def map_(options: argparse.Namespace) -> None:
     """Map a query onto a reference, label its cells, write tables and a report."""
-    from .mapping.jobs import MapJob, run_map_job
+    from .mapping.jobs import MapFilesJob, MapJob, run_map_files_job, run_map_job
 
+    given = _given(options)
+    if "source" in given:
+        run_map_files_job(_job(MapFilesJob, options), _teller(options), progress=not options.json)
+        return
     job = _job(MapJob, options)
     _show_result(options, run_map_job(job, _teller(options), progress=not options.json), job.out)
 
@@ -241,6 +250,11 @@ def _parser() -> argparse.ArgumentParser:
             continue
         child.add_argument("--query", help="h5ad file of the query")
         child.add_argument(
+            "--source", nargs="+", metavar="FILE", help="files of any size, to be mapped in chunks by --saved-model"
+        )
+        child.add_argument("--workers", type=int, help="processes that map the chunks of --source (default: 1)")
+        child.add_argument("--chunk-size", type=int, help="cells of --source at a time (default: 51,200)")
+        child.add_argument(
             "--tree-key", help="column of obs with labels that may differ by batch: learn a tree from them"
         )
         child.add_argument("--query-batches", nargs="+", metavar="BATCH", help="batches that are the query")
@@ -259,21 +273,39 @@ def _parser() -> argparse.ArgumentParser:
 
 def _job(job_class: type, options: argparse.Namespace):
     """The job of the TOML file, with the options given on the command line put over it."""
+    from .data.names import listed
     from .training.options import field_names, typed
 
-    given: dict[str, Any] = {}
-    if options.job is not None:
-        given = tomllib.loads(options.job.read_text(encoding="utf-8"))
+    given = _given(options)
+    beyond = [
+        name for name in JOB_OPTIONS if getattr(options, name, None) is not None and name not in field_names(job_class)
+    ]
+    if beyond:
+        raise ValueError(
+            f"{listed(['--' + name.replace('_', '-') for name in beyond])} has no effect here: with --source, a saved "
+            "model maps files as it is. Leave it out."
+        )
     for name in field_names(job_class):
         value = getattr(options, name, None)
         if isinstance(value, list) and name in ("config", "train", "query_train", "surgery"):
             given[name] = {**given.get(name, {}), **dict(map(_assignment, value))}
         elif value is not None:
             given[name] = value
-    missing = [name for name in ("reference", "out") if name not in given]
+    needed = [
+        field.name for field in fields(job_class) if field.default is MISSING and field.default_factory is MISSING
+    ]
+    missing = [name for name in needed if name not in given]
     if missing:
         raise ValueError(f"{' and '.join(missing)} must be given, as options or in a job file.")
+    if isinstance(given.get("labels_key"), str) and "source" in given:
+        given["labels_key"] = [given["labels_key"]]
     return typed(job_class, given, of="the job")
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """What the job file says, and whether the options ask for files to be mapped in chunks."""
+    given = {} if options.job is None else tomllib.loads(options.job.read_text(encoding="utf-8"))
+    return given if getattr(options, "source", None) is None else given | {"source": options.source}
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -299,6 +331,9 @@ def _say(options: argparse.Namespace, event: str | None, content: dict) -> None:
         print(f"Simulated {content['cells']:,} cells × {content['genes']} genes; {content['query'][0]} is the query.")
     elif event == "Mapped":
         print(f"{content['query_cells']:,} query cells mapped. {content['genes']}")
+    elif event == "FilesMapped":
+        there = f", {content['was_there']} of them earlier" if content["was_there"] else ""
+        print(f"{content['cells']:,} cells mapped in {content['chunks']} chunks{there}: {content['folder']}")
     elif event == "Lab":
         print(" ".join(content["command"]))
     elif event is None:

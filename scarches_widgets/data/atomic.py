@@ -11,13 +11,19 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import time
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .names import listed, shown
+
+try:
+    import fcntl
+except ImportError:  # Windows has none, and folders are not locked there
+    fcntl = None
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +89,42 @@ def write_folder(target: Path, files: Mapping[str, bytes]):
         ) from error
     finally:
         _discard(folder, files)  # unless something failed, it is no longer there
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Put a file in place whole: a crash at any instant leaves the old one or the new one. Raises `OSError`."""
+    beside = path.with_name(f"{_beside(path, 'tmp')}{secrets.token_hex(4)}")
+    try:
+        _write_file(beside, data)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def claimed(folder: Path, mend: str) -> Iterator[None]:
+    """Claim `folder` for this process. However it ends, the system then takes the claim away.
+
+    Raises
+    ------
+    RuntimeError
+        If another holds it; `mend` says what to do then.
+    """
+    with open(folder / "lock", "a+") as lock:
+        try:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RuntimeError(f"{folder} is in use by {lock.read() or 'another run'}{mend}") from None
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s). Let no second run use it.", folder, error.strerror)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
 
 
 def _write_file(path: Path, data: bytes):

@@ -24,6 +24,7 @@ from .strict_json import parse_json
 if TYPE_CHECKING:
     import anndata
     import h5py
+    import zarr
 
 DEEPEST = 64  # levels of groups
 MOST_NODES = 100_000  # groups, datasets and attributes of one file
@@ -92,6 +93,39 @@ def read(path: str | os.PathLike, backed: str | None = None) -> anndata.AnnData:
     if _state(path) != before:
         raise DataError(f"'{path}' changed while it was being read. Read it again when it is complete.")
     return adata
+
+
+def opened(path: str | os.PathLike) -> h5py.File | zarr.Group:
+    """An AnnData file, looked through as by `read`, and open: its values stay on disk. Close it with its `close`, if it
+    has one (a zarr group has not).
+
+    Raises
+    ------
+    DataError, FileNotFoundError
+        As `read`; and a MuData file, whose modalities are to be written as files of their own.
+    """
+    import h5py
+    import zarr
+
+    path = _existing(path)
+    if path.is_dir():
+        _check_is_zarr(path)
+        _check_zarr(path, on_demand=True)
+        return zarr.open_group(path, mode="r", use_consolidated=False)
+    if not h5py.is_hdf5(path):
+        raise DataError(f"'{path}' is {file_kind(path)}, not an AnnData file.")
+    file = h5py.File(path, "r")
+    try:
+        _check_hdf5(file, path, backed="all")
+        if not {"obs", "var"} <= set(file) or "mod" in file:
+            raise DataError(
+                f"'{path}' holds {listed(sorted(file), 6)}; of an AnnData file, obs and var are read. Write the "
+                "modality that you mean as an .h5ad file of its own."
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def file_kind(path: str | os.PathLike) -> str:
@@ -173,6 +207,7 @@ def _read_hdf5(path: Path, backed: str | None) -> anndata.AnnData:
 
 
 def _check_hdf5(file: h5py.File, path: Path, backed: str | None):
+    """`backed` leaves X on disk; "all" leaves everything there."""
     import h5py
 
     declared = on_demand = count = 0
@@ -183,7 +218,8 @@ def _check_hdf5(file: h5py.File, path: Path, backed: str | None):
         if isinstance(node, h5py.Dataset):
             size = _checked_size(node)
             declared += size
-            on_demand += size if backed and re.match("(/mod/[^/]+)?(/raw)?/X(/|$)", node.name) else 0
+            is_matrix = re.match("(/mod/[^/]+)?(/raw)?/X(/|$)", node.name)
+            on_demand += size if backed == "all" or (backed and is_matrix) else 0
         if (count := count + 1 + len(node.attrs)) > MOST_NODES:
             raise _suspicious(file, f"has more than {MOST_NODES:,} parts")
     for reference in references:
@@ -263,8 +299,7 @@ def _read_zarr(folder: Path, backed: str | None) -> anndata.AnnData:
     import anndata
     import zarr
 
-    if not any((folder / name).exists() for name in (".zgroup", "zarr.json")):
-        raise DataError(f"'{folder}' is a folder, but not a zarr one: it holds {listed(sorted(os.listdir(folder)))}.")
+    _check_is_zarr(folder)
     if backed:
         raise DataError(f"'{folder}' is zarr, which is read whole. Leave out `backed`, or convert it to h5ad.")
     _check_zarr(folder)
@@ -272,7 +307,12 @@ def _read_zarr(folder: Path, backed: str | None) -> anndata.AnnData:
     return anndata.io.read_zarr(zarr.open_group(folder, mode="r", use_consolidated=False))
 
 
-def _check_zarr(folder: Path):
+def _check_is_zarr(folder: Path):
+    if not any((folder / name).exists() for name in (".zgroup", "zarr.json")):
+        raise DataError(f"'{folder}' is a folder, but not a zarr one: it holds {listed(sorted(os.listdir(folder)))}.")
+
+
+def _check_zarr(folder: Path, on_demand: bool = False):
     declared, on_disk, waiting = 0, 0, [folder]
     while waiting:
         with os.scandir(waiting.pop()) as entries:
@@ -287,7 +327,7 @@ def _check_zarr(folder: Path):
                 on_disk += entry.stat().st_size
                 if entry.name in (".zarray", "zarr.json"):
                     declared += _checked_zarr_size(Path(entry.path))
-    _check_size(folder, declared, declared, on_disk)
+    _check_size(folder, declared, 0 if on_demand else declared, on_disk)
 
 
 def _checked_zarr_size(path: Path) -> int:

@@ -2,12 +2,14 @@
 
 from importlib import import_module
 
-from . import metrics
-
-__all__ = ["layers", "metrics", "review", "spatial", "tissue"]
+__all__ = ["layers", "map_query", "metrics", "review", "spatial", "tissue"]
 
 
 def __getattr__(name: str):
+    if name == "map_query":
+        from .chunks import map_query
+
+        return map_query
     if name in __all__:  # imported when it is asked for: "spatial" brings torch
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

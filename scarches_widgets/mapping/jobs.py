@@ -17,6 +17,7 @@ from ..data.names import DataError, did_you_mean, listed
 from ..data.read import read
 from ..data.schema import as_text
 from ..models.base import Model
+from .chunks import CHUNK, MappedFiles, map_query
 from .journey import Mapped, map_onto
 from .report import write_report
 
@@ -81,6 +82,47 @@ class MapJob:
     query_train: dict[str, Any] = field(default_factory=dict)  # options of the query's training alone
     seed: int = 0
     overwrite: bool = False
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class MapFilesJob:
+    """Map files of any size by a saved model, in chunks; see `chunks.map_query`."""
+
+    source: list[Path]  # .h5ad or .zarr of the query
+    saved_model: Path  # that knows the query's batches
+    out: Path  # folder for the results; what it holds of the same mapping is not computed again
+    reference: Path | None = None  # of the cells whose labels are transferred
+    labels_key: list[str] = field(default_factory=list)
+    n_neighbors: Annotated[int, Field(ge=1)] = 50
+    threshold: Annotated[float, Field(ge=0, le=1)] = 1.0
+    chunk_size: Annotated[int, Field(ge=1)] = CHUNK  # cells
+    workers: Annotated[int, Field(ge=1)] = 1  # processes of this machine
+    overwrite: bool = False
+
+
+def run_map_files_job(job: MapFilesJob, tell: Tell, progress: bool = True) -> MappedFiles:
+    """Map in chunks; `tell` is given what became of each."""
+    mapped = map_query(
+        job.source,
+        job.saved_model,
+        job.out,
+        None if job.workers == 1 else job.workers,
+        reference=job.reference,
+        labels_key=job.labels_key,
+        n_neighbors=job.n_neighbors,
+        threshold=job.threshold,
+        chunk_size=job.chunk_size,
+        overwrite=job.overwrite,
+        progress=progress,
+    )
+    for chunk in json.loads(mapped.report.to_json(orient="records")):
+        tell("ChunkMapped", chunk)
+    n_there = int(mapped.report["was_there"].sum())
+    tell(
+        "FilesMapped",
+        {"cells": mapped.n_cells, "folder": str(job.out), "chunks": len(mapped.report), "was_there": n_there},
+    )
+    return mapped
 
 
 def run_train_job(job: TrainJob, tell: Tell, progress: bool = True) -> Model:

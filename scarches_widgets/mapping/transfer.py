@@ -15,7 +15,7 @@ order of the reference's cells does not matter.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -146,20 +146,50 @@ def weighted_knn_transfer(
     label_keys = [label_keys] if isinstance(label_keys, str) else list(label_keys if label_keys is not None else ())
     if not label_keys:
         raise TypeError("label_keys is missing: name one or more columns of `ref_adata_obs`.")
-    labels_of_reference = _labels_of_reference(knn_model, ref_adata_obs, label_keys)
+    labels_of_reference = reference_labels(knn_model, ref_adata_obs, label_keys)
     query_z = _query_coordinates(query_adata, query_adata_emb, knn_model)
 
-    labels = {key: np.empty(len(query_z), dtype=object) for key in label_keys}
-    uncertainties = {key: np.empty(len(query_z)) for key in label_keys}
-    most_labels = max(len(names) for names, _ in labels_of_reference.values())
-    for cells, neighbors, weights in _neighborhoods(knn_model, query_z, most_labels):
-        for key, (names, codes) in labels_of_reference.items():
-            shares = vote(codes[neighbors], weights, len(names))
-            uncertainty = np.clip(1 - shares.max(axis=1), 0, 1)
-            labels[key][cells] = np.where(uncertainty > threshold, UNKNOWN, names[shares.argmax(axis=1)])
-            uncertainties[key][cells] = uncertainty
+    winners, uncertainties = elected(knn_model, labels_of_reference, query_z)
+    labels = {
+        key: np.where(uncertainties[key] > threshold, UNKNOWN, names[winners[key]])
+        for key, (names, _) in labels_of_reference.items()
+    }
     index = query_adata.obs_names.copy()
     return pd.DataFrame(labels, index=index), pd.DataFrame(uncertainties, index=index)
+
+
+def elected(
+    reference: KNNReference,
+    labels: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    query_z: np.ndarray,
+    threads: int | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The vote of `weighted_knn_transfer`, in arrays.
+
+    Parameters
+    ----------
+    reference
+        The index.
+    labels
+        Per label key the names, and each reference cell's code, in the order of `reference.obs_names`.
+    query_z
+        Coordinates, (cells, dimensions).
+    threads
+        That search; None: all that this process may use.
+
+    Returns
+    -------
+    Per label key the code of the winner, int64 (cells,), and 1 − its share of the votes, (cells,).
+    """
+    winners = {key: np.empty(len(query_z), dtype=np.int64) for key in labels}
+    uncertainties = {key: np.empty(len(query_z)) for key in labels}
+    most_labels = max(len(names) for names, _ in labels.values())
+    for cells, neighbors, weights in _neighborhoods(reference, query_z, most_labels, threads):
+        for key, (names, codes) in labels.items():
+            shares = vote(codes[neighbors], weights, len(names))
+            winners[key][cells] = shares.argmax(axis=1)
+            uncertainties[key][cells] = np.clip(1 - shares.max(axis=1), 0, 1)
+    return winners, uncertainties
 
 
 def neighbor_label_probabilities(
@@ -184,7 +214,7 @@ def neighbor_label_probabilities(
     """
     if not isinstance(label_key, str):
         raise TypeError(f"label_key must be the name of one column of `ref_adata_obs`, not {label_key!r}.")
-    names, codes = _labels_of_reference(knn_model, ref_adata_obs, [label_key])[label_key]
+    names, codes = reference_labels(knn_model, ref_adata_obs, [label_key])[label_key]
     query_z = _query_coordinates(query_adata, query_adata_emb, knn_model)
     shares = np.empty((len(query_z), len(names)))
     for cells, neighbors, weights in _neighborhoods(knn_model, query_z, len(names)):
@@ -223,14 +253,14 @@ def finite(coordinates: np.ndarray, cell_names: Iterable[object], where: str) ->
 
 
 def _neighborhoods(
-    reference: KNNReference, query_z: np.ndarray, n_labels: int
+    reference: KNNReference, query_z: np.ndarray, n_labels: int, threads: int | None = None
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Chunk by chunk: which cells, their neighbours' rows in the reference, these neighbours' weights."""
     step = max(1, VOTES_AT_ONCE // max(reference.n_neighbors, n_labels))
     ranks = np.arange(1, reference.n_neighbors + 1)  # a list of ranks keeps the axis of neighbours even for one
     for start in range(0, len(query_z), step):
         cells = slice(start, start + step)
-        distances, neighbors = reference.tree.query(query_z[cells], k=ranks, workers=usable_cpus())
+        distances, neighbors = reference.tree.query(query_z[cells], k=ranks, workers=threads or usable_cpus())
         yield cells, neighbors, kernel_weights(distances)
 
 
@@ -267,7 +297,7 @@ def _query_coordinates(query_adata: AnnData, key: str | None, reference: KNNRefe
     return query_z
 
 
-def _labels_of_reference(
+def reference_labels(
     reference: KNNReference | None, obs: pd.DataFrame | None, label_keys: list[str]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Per label key the names in sorted order, and each reference cell's code."""

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from numbers import Real
@@ -20,16 +18,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..data.atomic import claimed
 from ..data.container import Container, DamagedFile, read_document, write_container
 from .adam import Adam
 from .progress import Progress
 
-try:
-    import fcntl
-except ImportError:  # Windows has none, and folders are not locked there
-    fcntl = None
-
-logger = logging.getLogger(__name__)
 KIND, VERSION = "training checkpoint", 1
 KEPT = 2  # newest checkpoints that stay
 
@@ -131,21 +124,11 @@ class Autosave:
         RuntimeError
             If another run holds it.
         """
-        with open(self.folder / "lock", "a+") as lock:
-            try:
-                if fcntl:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise RuntimeError(
-                    f"{self.folder} is in use by {lock.read() or 'another run'}, and two runs would overwrite each "
-                    "other's checkpoints. Wait for it, stop it, or pass another checkpoint_dir."
-                ) from None
-            except OSError as error:
-                logger.warning("%s cannot be locked (%s). Let no second run use it.", self.folder, error.strerror)
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+        mend = (
+            ", and two runs would overwrite each other's checkpoints. Wait for it, stop it, or pass another "
+            "checkpoint_dir."
+        )
+        with claimed(self.folder, mend):
             for unfinished in self.folder.glob(".epoch-*.tmp-*"):  # by a process that was killed
                 shutil.rmtree(unfinished)
             yield

@@ -154,7 +154,7 @@ class TrainingRun:
 
     def _drive(self) -> None:
         try:
-            threads = _cpu_threads(self._threads, self._threads_before)
+            threads = cpu_threads(self._threads, self._threads_before)
             with threads, freed_memory_kept(), contextlib.closing(self._events):
                 for event in self._events:
                     self._take(event)
@@ -258,8 +258,9 @@ def _relayed(events: Iterator[Event]) -> Iterator[Event]:
 
 
 @contextlib.contextmanager
-def _cpu_threads(n: int, before: int) -> Iterator[None]:
+def cpu_threads(n: int, before: int | None = None) -> Iterator[None]:
     """For this thread; also, while it lasts, for new ones, hence `before`: a second run would read the first one's."""
+    before = torch.get_num_threads() if before is None else before
     torch.set_num_threads(n)
     try:
         yield

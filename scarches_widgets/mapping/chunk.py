@@ -1,0 +1,210 @@
+"""One chunk of cells, read, embedded, labelled and written: what each process of `chunks.map_query` does.
+
+A task is text and numbers, and what it computes lies on disk when it is done: beside its part, a note with the part's
+SHA-256. What a process reads again and again (the model, the index of the reference) it keeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import sys
+import threading
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ..data.atomic import write_file
+from ..data.container import DamagedFile, read_document
+from ..data.names import shown
+from ..data.slices import FileCells
+from ..models.base import Model
+from ..models.checkpoint import KIND, VERSION
+from ..training.run import cpu_threads
+from .transfer import UNKNOWN, KNNReference, elected, finite
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+MINIBATCH = 256  # cells at a time; chunks are multiples of it, so that no cell's neighbours in it depend on their size
+LATENT = "latent_{}"  # column of a part
+COORDINATES, CODES = "coordinates.npy", "codes.npy"
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkTask:
+    """Cells `start` to `stop` of a file, to be written as one part."""
+
+    number: int  # of the part
+    source: str
+    start: int
+    stop: int
+    out: str
+    model: str
+    model_digest: str
+    reference: str | None  # folder of the index; None: no labels
+    reference_digest: str | None
+    labels: dict[str, list[str]]  # per label key the names
+    n_neighbors: int
+    threshold: float
+
+    @property
+    def part(self) -> Path:
+        return Path(self.out, "cells", f"part-{self.number:06d}.parquet")
+
+    @property
+    def note(self) -> Path:
+        return Path(self.out, "notes", f"part-{self.number:06d}.json")
+
+
+@dataclass(frozen=True)
+class ChunkReport:
+    """What became of a chunk."""
+
+    number: int
+    source: str
+    start: int
+    stop: int
+    sha256: str  # of the part
+    seconds: float
+    peak_memory: int  # bytes, of the process so far
+    warnings: tuple[str, ...]
+
+
+def map_chunk(task: ChunkTask) -> ChunkReport:
+    """Compute and write one part."""
+    began = time.monotonic()
+    # a worker of dask may have several threads; threads of torch, memory and warnings belong to the whole process
+    with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as caught, cpu_threads(1):
+        warnings.simplefilter("always", UserWarning)
+        model = _model(task.model, task.model_digest)
+        with FileCells(task.source, model.schema.layer, beside(model)) as file:
+            cells = file.read(task.start, task.stop)
+        z = finite(encoded(model, cells), cells.obs_names, f"{task.source}'s latents")
+        columns = _labels(task, z) | {LATENT.format(i): z[:, i] for i in range(z.shape[1])}
+        data = _parquet(pd.DataFrame({"cell": cells.obs_names.to_numpy(dtype=object), **columns}))
+    write_file(task.part, data)
+    report = ChunkReport(
+        task.number,
+        task.source,
+        task.start,
+        task.stop,
+        hashlib.sha256(data).hexdigest(),
+        time.monotonic() - began,
+        peak_memory(),
+        tuple(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning))),
+    )
+    write_file(task.note, json.dumps(asdict(report)).encode())  # last: a part without its note is computed again
+    return report
+
+
+def written(task: ChunkTask) -> ChunkReport | None:
+    """The report of a part that lies there whole, from this run or an earlier one; None if it is to be computed."""
+    try:
+        noted = json.loads(task.note.read_bytes())
+        report = ChunkReport(**noted | {"warnings": tuple(noted["warnings"])})
+        data = task.part.read_bytes()
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    is_it = (report.source, report.start, report.stop) == (task.source, task.start, task.stop)
+    return report if is_it and report.sha256 == hashlib.sha256(data).hexdigest() else None
+
+
+def encoded(model: Model, cells: AnnData) -> np.ndarray:
+    """Posterior means, float32 (cells, n_latent)."""
+    return model.get_latent_representation(cells, batch_size=MINIBATCH)
+
+
+def beside(model: Model) -> tuple[str, ...]:
+    """Keys of `obsm` and `uns` that a model reads of its cells."""
+    keys = (model.schema.protein_key, model.schema.protein_names_key)
+    return tuple(key for key in keys if key is not None)
+
+
+def load_model(folder: str | os.PathLike) -> Model:
+    """A saved model of any class of this package."""
+    from .. import models
+
+    family = read_document(folder, kind=KIND, newest_version=VERSION).document.get("family")
+    if family not in models.__all__:
+        raise DamagedFile(f"'{folder}' holds a model that this release does not know ('{shown(family)}').")
+    return getattr(models, family).load(folder)
+
+
+def digest_of(folder: str | os.PathLike) -> str:
+    """Of a saved model, all of it."""
+    return read_document(folder, kind=KIND, newest_version=VERSION).digest
+
+
+def peak_memory() -> int:
+    """Most bytes that this process has had in memory so far."""
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
+
+
+@lru_cache(maxsize=2)
+def _model(folder: str, digest: str) -> Model:
+    if digest_of(folder) != digest:
+        raise DamagedFile(
+            f"The model in '{folder}' is another than when the mapping began. Map again, into another out."
+        )
+    return load_model(folder)
+
+
+@lru_cache(maxsize=1)
+def _index(folder: str, digest: str, n_neighbors: int) -> tuple[KNNReference, list[np.ndarray]]:
+    """The reference, and each label key's codes."""
+    from scipy.spatial import cKDTree
+
+    found = reference_digest(folder)
+    if found != digest:
+        raise DamagedFile(f"The reference in '{folder}' is damaged. Delete the folder, and map again.")
+    coordinates, codes = np.load(Path(folder, COORDINATES)), np.load(Path(folder, CODES))
+    reference = KNNReference(pd.RangeIndex(len(coordinates)), "latent", n_neighbors, cKDTree(coordinates))
+    return reference, list(codes)
+
+
+def reference_digest(folder: str | os.PathLike) -> str:
+    """SHA-256 of an index's arrays."""
+    digest = hashlib.sha256()
+    for name in (COORDINATES, CODES):
+        digest.update(Path(folder, name).read_bytes())
+    return digest.hexdigest()
+
+
+def _labels(task: ChunkTask, z: np.ndarray) -> dict[str, object]:
+    """Per label key its column and that of its uncertainty."""
+    if task.reference is None:
+        return {}
+    reference, codes = _index(task.reference, task.reference_digest, task.n_neighbors)
+    names = {key: np.array(labels, dtype=object) for key, labels in task.labels.items()}
+    winners, uncertainties = elected(reference, dict(zip(names, zip(names.values(), codes))), z, threads=1)
+    columns = {}
+    for key, labels in names.items():
+        unknown = uncertainties[key] > task.threshold
+        levels = [*labels, *([] if UNKNOWN in labels else [UNKNOWN])]
+        found = np.where(unknown, levels.index(UNKNOWN), winners[key])
+        columns[key] = pd.Categorical.from_codes(found, levels)  # the same levels in every part
+        columns[f"{key}_uncertainty"] = uncertainties[key]
+    return columns
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False, engine="pyarrow")
+    return buffer.getvalue()

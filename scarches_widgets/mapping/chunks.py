@@ -1,0 +1,413 @@
+"""Mapping millions of cells: a query's files in chunks, by one process, several, or a cluster.
+
+    out/plan.json           what is mapped onto what: files, model, reference, options, chunks
+    out/model/              the model, if it was given as an object
+    out/reference/          the reference's latents and labels, in the order of the cells' names
+    out/cells/part-….parquet    results, a part per chunk; together one table: pd.read_parquet(out / "cells")
+    out/notes/part-….json   of each part: its cells, SHA-256, seconds, warnings
+
+Memory does not grow with the number of cells. Which cells stand in one chunk and in one minibatch is fixed by the plan,
+so the results are the same to the bit whoever computes them. Parts are put in place whole, and those that are there and
+match their SHA-256 are not computed again: after any interruption the same call goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..data.atomic import claimed, write_file
+from ..data.findings import counted
+from ..data.names import DataError, listed
+from ..data.slices import FileCells
+from ..models.base import Model
+from . import chunk
+from .chunk import MINIBATCH, ChunkReport, ChunkTask
+from .executors import Executor, executor_of
+from .transfer import reference_labels, weighted_knn_trainer
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+CHUNK = 50 * 1024  # cells; a multiple of the minibatch
+PLAN, FORMAT = "plan.json", 1
+PROBED = 512  # cells that are embedded before anything long begins
+Source = str | os.PathLike
+
+
+@dataclass(frozen=True)
+class MappedFiles:
+    """Results of `map_query`, on disk.
+
+    Attributes
+    ----------
+    out
+        The folder.
+    report
+        One row per chunk: `source`, `start` and `stop` (its cells), `seconds`, `peak_memory` of its process in bytes,
+        `was_there` (from an earlier run).
+    """
+
+    out: Path
+    report: pd.DataFrame
+
+    @property
+    def n_cells(self) -> int:
+        return int((self.report["stop"] - self.report["start"]).sum())
+
+    def labels(self) -> pd.DataFrame:
+        """Per label key the transferred label, and `…_uncertainty`, 0 to 1 (0 = all neighbours agree); cells × these.
+        In memory: some 20 bytes per cell and label, and the cells' names."""
+        columns = [name for name in self._schema.names if not self._is_latent(name)]
+        return pd.read_parquet(self.out / "cells", columns=columns).set_index("cell")
+
+    def latent(self) -> np.ndarray:
+        """Posterior means, float32 (cells, n_latent), in the order of the files' cells. In memory."""
+        columns = [name for name in self._schema.names if self._is_latent(name)]
+        return pd.read_parquet(self.out / "cells", columns=columns).to_numpy(dtype=np.float32)
+
+    def tables(self) -> Iterator[pd.DataFrame]:
+        """All results, a chunk at a time."""
+        for path in sorted((self.out / "cells").glob("part-*.parquet")):
+            yield pd.read_parquet(path).set_index("cell")
+
+    def write_zarr(self, path: str | os.PathLike) -> Path:
+        """Write labels as `obs` and latents as `obsm["X_mapped"]` to a folder that `anndata.read_zarr` reads; the
+        latents a chunk at a time.
+
+        Raises
+        ------
+        FileExistsError
+            If `path` exists.
+        """
+        import anndata
+        import zarr
+
+        path = Path(path).expanduser()
+        if path.exists():
+            raise FileExistsError(f"'{path}' exists. Choose another name, or delete it.")
+        anndata.AnnData(obs=self.labels()).write_zarr(path)
+        n_latent = sum(map(self._is_latent, self._schema.names))
+        group = zarr.open_group(path, mode="r+", use_consolidated=False)["obsm"]
+        shape = {"shape": (self.n_cells, n_latent), "chunks": (CHUNK, n_latent), "dtype": "float32"}
+        latent, start = group.create_array("X_mapped", **shape), 0
+        latent.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        for table in self.tables():
+            rows = table[[name for name in table if self._is_latent(name)]].to_numpy()
+            latent[start : start + len(rows)] = rows
+            start += len(rows)
+        zarr.consolidate_metadata(path)
+        return path
+
+    @property
+    def _schema(self) -> Any:
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_schema(next(iter(sorted((self.out / "cells").glob("part-*.parquet")))))
+
+    @staticmethod
+    def _is_latent(name: str) -> bool:
+        return name.removeprefix(chunk.LATENT.format("")).isdigit()
+
+
+class ChunksFailed(RuntimeError):
+    """Some chunks could not be computed; all others are written.
+
+    Attributes
+    ----------
+    errors
+        Of each such chunk its task and what was raised.
+    """
+
+    def __init__(self, errors: dict[ChunkTask, Exception], n_chunks: int):
+        self.errors = errors
+        lines = [
+            f"cells {task.start:,} to {task.stop - 1:,} of '{task.source}': {error}" for task, error in errors.items()
+        ]
+        more = [f"and {len(lines) - 5} more"] if len(lines) > 5 else []
+        super().__init__(
+            f"{len(errors)} of {counted(n_chunks, 'chunk')} failed, and the others are written. "
+            + "; ".join([*lines[:5], *more]).rstrip(".")
+            + ". When this is mended, call again with the same `out`: only what is missing is computed."
+        )
+
+
+def map_query(
+    source: Source | Sequence[Source],
+    model: Model | Source,
+    out: Source,
+    executor: Executor | int | None = None,
+    *,
+    reference: AnnData | Source | None = None,
+    labels_key: str | Sequence[str] | None = None,
+    n_neighbors: int = 50,
+    threshold: float = 1.0,
+    chunk_size: int = CHUNK,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> MappedFiles:
+    """Embed a query of any size by a fitted model, and label its cells by their nearest reference cells.
+
+    The query's batches must be known to the model: adapt the reference to some of the query's cells first, of every new
+    batch some thousands (`load_query_data`, `train`), and map all of them with the adapted model.
+
+    Parameters
+    ----------
+    source
+        One or several AnnData files (h5ad or zarr), read by the slice.
+    model
+        A trained model, or the folder of a saved one.
+    out
+        Folder for results. If it holds a mapping of the same, what is missing there is computed.
+    executor
+        Who computes: None (this process), a number of processes, or e.g. `bridges.dask_executor.DaskExecutor(client)`.
+    reference
+        Cells with labels: an AnnData, or its file; None: the model's own cells. Needed with `labels_key`.
+    labels_key
+        Columns of the reference's `obs` to transfer; None: embed only.
+    n_neighbors, threshold
+        As in `weighted_knn_transfer`.
+    chunk_size
+        Cells at a time; rounded up to a multiple of 256.
+    overwrite
+        Whether to begin anew where `out` holds another mapping.
+    progress
+        Whether to show a bar.
+
+    Returns
+    -------
+    MappedFiles
+
+    Raises
+    ------
+    DataError
+        The first cells of a file do not fit the model: too few of its genes, batches that it has not seen, …
+    ChunksFailed
+        Chunks could not be computed; it names their cells. All others are written.
+    FileExistsError
+        `out` holds another mapping, or other files.
+    RuntimeError
+        Another process is mapping into `out`.
+
+    References
+    ----------
+    Lotfollahi et al. 2022, doi:10.1038/s41587-021-01001-7. Votes: Sikkema et al. 2023, doi:10.1038/s41591-023-02327-2.
+
+    Examples
+    --------
+    >>> some = sca.read("cells.h5ad", backed="r")[::500].to_memory()
+    >>> model = SCVI.load_query_data(some, "reference_model")
+    >>> model.train()
+    >>> mapped = sca.mapping.map_query("cells.h5ad", model, "mapped", 4, reference=atlas, labels_key="cell_type")
+    >>> mapped.labels()
+    """
+    executor = executor_of(executor)
+    files = _files(source)
+    keys = [labels_key] if isinstance(labels_key, str) else list(labels_key or ())
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is an uncertainty, from 0 to 1, not {threshold!r}.")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size} holds no cell; give some thousands.")
+    chunk_size = -(-chunk_size // MINIBATCH) * MINIBATCH
+    out = Path(out).expanduser().resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    with claimed(out, ", which maps into it. Wait for it, or choose another folder."):
+        _begin(out)
+        folder, fitted = _saved(model, out)
+        n_cells = [_probed(file, fitted) for file in files]
+        index = _index(reference, fitted, keys, n_neighbors, out)
+        plan = {
+            "format": FORMAT,
+            "sources": [_fingerprint(file) | {"n_cells": n} for file, n in zip(files, n_cells)],
+            "model": chunk.digest_of(folder),
+            **index,
+            "threshold": float(threshold),
+            "chunk_size": chunk_size,
+        }
+        _agree(out, plan, overwrite)
+        tasks = list(_tasks(out, folder, plan))
+        return MappedFiles(out, _computed(tasks, executor, progress))
+
+
+def _files(source: Source | Sequence[Source]) -> list[Path]:
+    several = [source] if isinstance(source, str | os.PathLike) else list(source)
+    files = [Path(path).expanduser().resolve() for path in several]
+    if not files:
+        raise ValueError("source names no file. Give one or several h5ad or zarr files.")
+    if len(set(files)) < len(files):
+        twice = sorted({path.name for path in files if files.count(path) > 1})
+        raise ValueError(f"source names {listed(twice)} more than once. Name each file once.")
+    return files
+
+
+def _begin(out: Path) -> None:
+    ours = {"lock", PLAN, "model", "reference", "cells", "notes"}
+    others = sorted({path.name for path in out.iterdir() if not path.name.startswith(".")} - ours)
+    if others:
+        raise FileExistsError(f"'{out}' also holds {listed(others)}, so it is not written into. Choose another folder.")
+    for path in out.rglob(".*.tmp-*"):  # by a process that was killed
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for name in ("cells", "notes"):
+        (out / name).mkdir(exist_ok=True)
+
+
+def _forget(out: Path) -> None:
+    for name in ("cells", "notes"):
+        shutil.rmtree(out / name)
+        (out / name).mkdir()
+
+
+def _saved(model: Model | Source, out: Path) -> tuple[Path, Model]:
+    """The model's folder, from which all processes load it, and the model."""
+    if not isinstance(model, Model):
+        folder = Path(model).expanduser().resolve()
+        return folder, chunk.load_model(folder)
+    model._refuse_if_untrained()
+    model.save(out / "model", overwrite=True)
+    return out / "model", model
+
+
+def _probed(file: Path, model: Model) -> int:
+    """How many cells a file has; refuses now what would fail in every chunk."""
+    with FileCells(file, model.schema.layer, chunk.beside(model)) as cells:
+        if cells.n_cells == 0:
+            raise DataError(f"'{file}' has no cells.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the chunks tell, with their cells
+            chunk.encoded(model, cells.read(0, PROBED))
+        return cells.n_cells
+
+
+def _index(
+    reference: AnnData | Source | None, model: Model, keys: list[str], n_neighbors: int, out: Path
+) -> dict[str, Any]:
+    """Embed the reference and write its index; what the plan says of it."""
+    if not keys:
+        if reference is not None:
+            raise TypeError("A reference is given, but not which of its labels to transfer: name them in labels_key.")
+        return {"reference": None, "labels": {}, "n_neighbors": n_neighbors}
+    reference = model.adata if reference is None else reference
+    if reference is None:
+        raise TypeError(f"Whose {listed(keys)} are to be transferred? Give the reference's cells: reference=….")
+    obs, z = _embedded(reference, model, keys)
+    from anndata import AnnData
+
+    knn = weighted_knn_trainer(AnnData(obs=obs, obsm={"latent": z}), "latent", n_neighbors)
+    labels = reference_labels(knn, obs, keys)
+    folder = out / "reference"
+    folder.mkdir(exist_ok=True)
+    codes = np.stack([codes for _, codes in labels.values()])
+    for name, array in ((chunk.COORDINATES, knn.coordinates), (chunk.CODES, codes)):
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        write_file(folder / name, buffer.getvalue())
+    return {
+        "reference": chunk.reference_digest(folder),
+        "labels": {key: names.tolist() for key, (names, _) in labels.items()},
+        "n_neighbors": knn.n_neighbors,
+    }
+
+
+def _embedded(reference: AnnData | Source, model: Model, keys: Iterable[str]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Labels and latents of the reference; of a file, a chunk at a time."""
+    if not isinstance(reference, str | os.PathLike):
+        return reference.obs, chunk.encoded(model, reference)
+    names, labels, latents = [], [], []
+    with FileCells(reference, model.schema.layer, chunk.beside(model)) as cells:
+        for start in range(0, cells.n_cells, CHUNK):
+            stop = start + CHUNK
+            latents.append(chunk.encoded(model, cells.read(start, stop)))
+            labels.append(pd.DataFrame({key: cells.column(key, start, stop).astype(object) for key in keys}))
+            names.append(cells.names(start, stop))
+    return pd.concat(labels).set_axis(np.concatenate(names).astype(str)), np.concatenate(latents)
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    """Of a file, or of all files of a zarr folder: enough to see that it has changed."""
+    if file.is_file():
+        state = file.stat()
+        return {"path": str(file), "size": state.st_size, "changed": state.st_mtime_ns}
+    digest, size, newest = hashlib.sha256(), 0, 0
+    for path in sorted(path for path in file.rglob("*") if path.is_file()):
+        state = path.stat()
+        digest.update(f"{path.relative_to(file)} {state.st_size} {state.st_mtime_ns}\n".encode())
+        size, newest = size + state.st_size, max(newest, state.st_mtime_ns)
+    return {"path": str(file), "size": size, "changed": newest, "files": digest.hexdigest()}
+
+
+def _agree(out: Path, plan: dict[str, Any], overwrite: bool) -> None:
+    """Write the plan, or see that it is the one that was begun."""
+    path = out / PLAN
+    if path.exists():
+        begun = json.loads(path.read_bytes())
+        differing = sorted(name for name in plan if begun.get(name) != plan[name])
+        if differing and not overwrite:
+            raise FileExistsError(
+                f"'{out}' holds another mapping: its {listed(differing, 6)} differ from what is asked for now, so "
+                "going on would mix the two. Choose another folder, or begin anew with overwrite=True."
+            )
+        if not differing and not overwrite:
+            return
+        _forget(out)
+    write_file(path, json.dumps(plan, indent=1).encode())
+
+
+def _tasks(out: Path, folder: Path, plan: dict[str, Any]) -> Iterator[ChunkTask]:
+    number = 0
+    for source in plan["sources"]:
+        for start in range(0, source["n_cells"], plan["chunk_size"]):
+            yield ChunkTask(
+                number,
+                source["path"],
+                start,
+                min(start + plan["chunk_size"], source["n_cells"]),
+                out=str(out),
+                model=str(folder),
+                model_digest=plan["model"],
+                reference=str(out / "reference") if plan["reference"] else None,
+                reference_digest=plan["reference"],
+                labels=plan["labels"],
+                n_neighbors=plan["n_neighbors"],
+                threshold=plan["threshold"],
+            )
+            number += 1
+
+
+def _computed(tasks: list[ChunkTask], executor: Executor, progress: bool) -> pd.DataFrame:
+    """Compute what is missing; one row per chunk."""
+    from tqdm.auto import tqdm
+
+    there = {task.number: report for task in tasks if (report := chunk.written(task)) is not None}
+    missing = [task for task in tasks if task.number not in there]
+    reports: dict[int, ChunkReport] = dict(there)
+    errors: dict[ChunkTask, Exception] = {}
+    n_cells = sum(task.stop - task.start for task in tasks)
+    said: set[str] = set()
+    with tqdm(total=n_cells, unit="cells", unit_scale=True, disable=not progress, desc="Mapping") as bar:
+        bar.update(sum(report.stop - report.start for report in there.values()))
+        for position, outcome in executor.imap(chunk.map_chunk, missing):
+            task = missing[position]
+            bar.update(task.stop - task.start)
+            if isinstance(outcome, Exception):
+                errors[task] = outcome
+                continue
+            reports[task.number] = outcome
+            for text in set(outcome.warnings) - said:
+                warnings.warn(f"{text} (cells {task.start:,} to {task.stop - 1:,})", stacklevel=3)
+                said.add(text)
+    if errors:
+        raise ChunksFailed(errors, len(tasks))
+    rows = [asdict(reports[task.number]) | {"was_there": task.number in there} for task in tasks]
+    columns = ["source", "start", "stop", "seconds", "peak_memory", "was_there"]
+    return pd.DataFrame(rows)[columns]

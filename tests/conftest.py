@@ -41,6 +41,13 @@ def pytest_testnodedown(node):
 
 
 def pytest_terminal_summary(terminalreporter, config):
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    costs = sorted(text for report in reports for name, text in report.user_properties if name == "cost of a lesson")
+    if costs:
+        terminalreporter.section("what lessons cost")
+        terminalreporter.line(f"{'lesson':14} {'CPU seconds':>11} {'peak GB':>8}")
+        for line in costs:
+            terminalreporter.line(line)
     left_out = getattr(config, "left_out", [])
     if left_out:
         terminalreporter.section("left out: no real data")

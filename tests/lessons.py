@@ -25,11 +25,14 @@ def executed(lesson: Path, before: str = "", **asked: str) -> tuple[nbformat.Not
     entries = "\n    ".join(f"{name!r}: {expression}," for name, expression in asked.items())
     notebook.cells.append(nbformat.v4.new_code_cell(before + COST % entries))
     NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
-    return notebook, json.loads(notebook.cells.pop().outputs[-1]["text"])
+    said = json.loads(notebook.cells.pop().outputs[-1]["text"])
+    return notebook, {"lesson": lesson.stem, **said}
 
 
-def fits_a_small_machine(said: dict) -> bool:
-    """A minute on one CPU that nobody else uses, and as much memory as Binder gives a kernel."""
+def fits_a_small_machine(said: dict, record_property) -> bool:
+    """A minute on one CPU that nobody else uses, and as much memory as Binder gives a kernel; noted for the table that
+    the tests end with."""
+    record_property("cost of a lesson", f"{said['lesson']:14} {said['CPU seconds']:11.0f} {said['peak GB']:8.2f}")
     return said["CPU seconds"] < 120 and said["peak GB"] < 1.2
 
 

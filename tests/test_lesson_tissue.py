@@ -39,9 +39,9 @@ def test_unassigned_cells_are_unknown_and_a_region_is_named_by_hand(lesson):
     assert 100 < said["zone"] < 220
 
 
-def test_the_lesson_fits_a_small_machine(lesson):
+def test_the_lesson_fits_a_small_machine(lesson, record_property):
     _, said = lesson
-    assert fits_a_small_machine(said)
+    assert fits_a_small_machine(said, record_property)
 
 
 def test_the_lesson_is_kept_without_outputs_and_is_small_with_them(lesson):

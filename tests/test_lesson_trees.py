@@ -58,9 +58,9 @@ def test_the_editors_code_makes_the_same_tree_and_its_node_selects_its_cells(les
     assert not any("onocyte" in label for label in said["selected"])
 
 
-def test_the_lesson_fits_a_small_machine(lesson):
+def test_the_lesson_fits_a_small_machine(lesson, record_property):
     _, said = lesson
-    assert fits_a_small_machine(said), said
+    assert fits_a_small_machine(said, record_property), said
 
 
 def test_the_lesson_is_kept_without_outputs_and_is_small_with_them(lesson):

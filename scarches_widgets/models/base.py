@@ -35,7 +35,8 @@ from ..training.loop import training_events
 from ..training.malloc import freed_memory_kept
 from ..training.options import planned, respelled, typed
 from ..training.plan import TrainingPlan
-from ..training.run import TrainingRun, history_frame
+from ..training.run import TrainingRun
+from ..training.watched import history_frame
 from . import checkpoint, surgery
 
 logger = logging.getLogger(__name__)

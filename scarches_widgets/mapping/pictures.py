@@ -6,7 +6,6 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 # Okabe & Ito's colours, which colour-blind people can tell apart, then lighter and darker steps between them
 COLOURS = (
@@ -62,15 +61,14 @@ def picture_bytes(drawn, format: str = "png", most_colours: int | None = None, w
     return buffer.getvalue()
 
 
-def curves(history: pd.DataFrame, series: Sequence[dict], format: str) -> bytes:
-    """The losses by epoch."""
+def curves(lines: Sequence[dict], format: str, label: str = "loss per cell (nats)", log: bool = False) -> bytes:
+    """Losses by epoch: of each line its `values` (a Series by epoch), `part`, `colour` and `label`."""
     drawn, (axis,) = figure((7, 3))
-    axis.set(xlabel="epoch", ylabel="loss per cell (nats)")
-    for one in series:
-        if one["key"] in history and one["term"] == "unweighted_loss":
-            style = "-" if one["part"] == "train" else "--"
-            axis.plot(history.index, history[one["key"]], style, color=one["colour"], label=one["label"])
-    if len(history):
+    axis.set(xlabel="epoch", ylabel=label, yscale="log" if log else "linear")
+    for one in lines:
+        style = "-" if one["part"] == "train" else "--"
+        axis.plot(one["values"], style, color=one["colour"], label=_literal(one["label"]))
+    if lines:
         axis.legend(frameon=False)
     else:
         axis.text(0.5, 0.5, "no epoch has ended yet", ha="center", transform=axis.transAxes)

@@ -143,7 +143,7 @@ class ToldRun(Run):
             )
         self._told.put(made)
 
-    def end(self, reason: str = "the loop has ended") -> None:
+    def end(self, reason: str) -> None:
         """No further epoch will come."""
         self._told.put(RunEnded("done", reason, 0, None))
 

@@ -2,141 +2,154 @@ import {
   announcer, button, download, element, errorNotice, follow, followKernel, followTheme, formatNumber, formatSeconds, frame,
   listen, statusBadge, STATUS_WORDS,
 } from "./js/common.js";
-import { embedFigure, paint, readable } from "./js/bokeh_figure.js";
-import { axisEnd, History, moveCursor } from "./js/history.js";
+import { codeDetails } from "./js/actions.js";
+import { readable } from "./js/bokeh_figure.js";
+import { asCsv, moveCursor, rowOf } from "./js/history.js";
+import { chartOf } from "./js/loss_chart.js";
+import { storeOf } from "./js/loss_store.js";
+import { showRemarks } from "./js/remarks.js";
 
-/** One store per widget model: what has arrived so far, shared by its views. */
-const stores = new WeakMap();
+const SPEEDS = [0.5, 1, 2, 5, 10, 50, 0];
+const WORDS = { epoch: "epoch", learning_rate: "learning rate", kl_weight: "KL weight" };
+const CHOICES = ["log_scale", "smoothing", "shown_terms", "hidden_runs"];
 
-class Store extends EventTarget {
-  constructor(model) {
-    super();
-    this.model = model;
-    this.history = new History();
-    this.load();
-    model.on("change:values", () => this.load());
-    model.on("change:series", () => this.load());
-    model.on("msg:custom", (content, buffers) => {
-      if (content?.op === "append") this.append(content, buffers[0]);
-    });
-  }
+const swatch = (colour) => element("span", { "aria-hidden": "true", class: "scaw-swatch", style: `background:${colour}` });
+const termIn = (label) => label.replace(/, (training|held out)$/, "");
 
-  get keys() {
-    return this.model.get("series").map((one) => one.key);
-  }
-
-  load() {
-    const values = this.model.get("values");
-    const width = 4 * (3 + this.keys.length);
-    if (values?.byteLength && values.byteLength % width) return; // series and values change one after the other
-    this.history.load(this.keys, values);
-    this.info = this.model.get("info") ?? { n_epochs: 0, notes: [] };
-    this.dispatchEvent(new Event("reset"));
-  }
-
-  append(content, buffer) {
-    const isNext = content.info.run !== this.info.run;
-    if (isNext || this.history.names.length !== 3 + this.keys.length) this.history.reset(this.keys);
-    this.info = content.info;
-    if (isNext) this.dispatchEvent(new Event("reset"));
-    const fresh = this.history.append(content.start, buffer);
-    if (fresh === "gap") {
-      this.model.send({ op: "resend" });
-      return;
-    }
-    this.dispatchEvent(Object.assign(new Event("grown"), { fresh }));
-  }
+/** Pause, stop and, of a record that is played, its speed. */
+function controlsOf(model, signal) {
+  const pause = button("Pause", { title: "Hold on after this step" });
+  const stopEpoch = button("Stop after epoch");
+  const stopNow = button("Stop now");
+  const again = button("Play again");
+  const speed = element("select", { class: "scaw-select" },
+    ...SPEEDS.map((times) => element("option", { value: times }, times ? `${times} ×` : "all at once")));
+  const speedLabel = element("label", { class: "scaw-smoothing" }, "Speed", speed);
+  const advice = element("span", { class: "scaw-hint" });
+  const node = element("div", { class: "scaw-row" }, pause, stopEpoch, stopNow, again, speedLabel, advice);
+  listen(pause, "click", () => model.send({ op: pause.textContent === "Pause" ? "pause" : "resume" }), signal);
+  listen(stopEpoch, "click", () => model.send({ op: "stop", when: "epoch" }), signal);
+  listen(stopNow, "click", () => model.send({ op: "stop", when: "batch" }), signal);
+  listen(again, "click", () => model.send({ op: "again" }), signal);
+  listen(speed, "change", () => { model.set("speed", Number(speed.value)); model.save_changes(); }, signal);
+  return {
+    node,
+    show(status, info) {
+      const can = info.controls ?? ["pause", "stop"];
+      const isReplay = can.includes("speed");
+      const foreground = Boolean(info.in_foreground);
+      const active = ["running", "pausing", "paused"].includes(status) && !foreground;
+      pause.disabled = !active;
+      pause.textContent = status === "paused" || status === "pausing" ? "Resume" : "Pause";
+      stopEpoch.disabled = !active;
+      stopNow.disabled = !(active || (status === "stopping" && !foreground));
+      again.disabled = speed.disabled = status === "detached";
+      pause.hidden = !can.includes("pause");
+      stopEpoch.hidden = stopNow.hidden = !can.includes("stop");
+      again.hidden = speedLabel.hidden = !isReplay;
+      const now = model.get("speed");
+      if (isReplay && !SPEEDS.includes(now) && ![...speed.options].some((one) => Number(one.value) === now)) {
+        speed.append(element("option", { value: now }, `${formatNumber(now)} ×`)); // one that was set in Python
+      }
+      speed.value = String(now);
+      advice.textContent = "";
+      if (foreground && ["running", "stopping"].includes(status)) {
+        advice.textContent = "This run holds the kernel: only the kernel's ■ Interrupt stops it, and the model is kept.";
+      }
+      if (status === "detached") advice.textContent = "The kernel was restarted or has died. The picture is kept.";
+      node.hidden = ![...node.children].some((one) => !one.hidden && one !== advice) && !advice.textContent;
+    },
+  };
 }
 
-function storeOf(model) {
-  if (!stores.has(model)) stores.set(model, new Store(model));
-  return stores.get(model);
+/** Which runs and which terms are drawn: terms by checkbox, of several runs one term by radio button. */
+function partsOf(model, store, choose, isDark, signal) {
+  const runs = element("ul", { class: "scaw-runs", "aria-label": "Runs" });
+  const terms = element("fieldset", { class: "scaw-row scaw-parts", style: "border:0;padding:0" });
+  const earlier = button("Overlay earlier runs");
+  const node = element("div", {}, runs, earlier, terms);
+  const name = `scaw-terms-${Math.random().toString(36).slice(2, 10)}`;
+  const standings = new Map();
+  listen(earlier, "click", () => model.send({ op: "overlay" }), signal);
+  listen(terms, "change", ({ target }) => {
+    const others = model.get("shown_terms").filter((term) => term !== target.value);
+    choose("shown_terms", store.n > 1 ? [target.value] : target.checked ? [...others, target.value] : others);
+  }, signal);
+  listen(runs, "change", ({ target }) => {
+    const others = model.get("hidden_runs").filter((key) => key !== target.value);
+    choose("hidden_runs", target.checked ? others : [...others, target.value]);
+  }, signal);
+
+  function standing({ n_epochs: n, best, best_epoch: at, status }) {
+    const words = [STATUS_WORDS[status], `${n} ${n === 1 ? "epoch" : "epochs"}`];
+    if (at !== null && at !== undefined) words.push(`best ${formatNumber(best)} in epoch ${at}`);
+    return words.join(" · ");
+  }
+
+  function tell() {
+    const n = store.info.n_earlier ?? 0;
+    earlier.hidden = !n;
+    earlier.textContent = `Overlay ${n === 1 ? "the earlier run" : `${n} earlier runs`}`;
+    for (const [key, host] of standings) host.textContent = store.info.runs?.[key] ? standing(store.info.runs[key]) : "";
+  }
+
+  function show() {
+    const several = store.n > 1;
+    const every = new Map(model.get("series").map((one) => [one.term, one]));
+    runs.hidden = !several;
+    runs.replaceChildren();
+    standings.clear();
+    for (const one of several ? model.get("runs") : []) {
+      const box = element("input", { type: "checkbox", value: one.key });
+      box.checked = !model.get("hidden_runs").includes(one.key);
+      standings.set(one.key, element("span", { class: "scaw-hint" }));
+      runs.append(element("li", {}, element("label", {}, box, swatch(readable(one.colour, isDark())),
+        element("span", {}, element("span", { class: "scaw-run-name" }, one.name), " ", standings.get(one.key)))));
+    }
+    const shown = model.get("shown_terms");
+    terms.replaceChildren();
+    terms.hidden = !every.size;
+    if (every.size) terms.append(element("legend", { class: "scaw-quiet" }, "Curves"));
+    for (const [term, one] of every) {
+      const box = element("input", { type: several ? "radio" : "checkbox", value: term, name });
+      box.checked = several ? shown[0] === term : shown.includes(term);
+      terms.append(element("label", {}, box, several ? null : swatch(readable(one.colour, isDark())), termIn(one.label)));
+    }
+    const marks = several ? "" : ", dotted: best epoch, shaded: warm-up of the KL term";
+    if (every.size) terms.append(element("span", { class: "scaw-hint" }, `solid: training, dashed: held out${marks}`));
+    tell();
+  }
+
+  /** Show it anew without losing the place of the focus. */
+  function refresh() {
+    const { activeElement } = document;
+    const held = node.contains(activeElement) && activeElement.value;
+    show();
+    if (held) [...node.querySelectorAll("input")].find((one) => one.value === held)?.focus();
+  }
+
+  return { node, show: refresh, tell };
 }
 
-/** The curves; draws nothing before there are series. */
-function chartOf(model, store, host, signal) {
-  let figure = null;
-  let embedding = 0;
-  let logarithmic = false;
-  let dark = false;
-  let inner = null;
-  signal.addEventListener("abort", () => inner?.abort());
+/** The losses by epoch, in a table that is filled while it is open. */
+function tableOf(store, columns, signal) {
+  const host = element("div", { class: "scaw-table-host", tabindex: "0", role: "region", "aria-label": "Losses by epoch", hidden: true });
+  let timer = null;
+  signal.addEventListener("abort", () => clearTimeout(timer));
 
-  async function embed() {
-    inner?.abort();
-    figure = null;
-    const item = model.get("figure");
-    if (!item?.doc) {
-      host.replaceChildren(element("p", { class: "scaw-soft" }, "Waiting for the first epoch."));
-      return;
-    }
-    const mine = (embedding += 1);
-    inner = new AbortController();
-    host.replaceChildren();
-    try {
-      const embedded = await embedFigure(host, item, model.get("bokeh_version"), inner.signal);
-      if (!embedded || mine !== embedding) return;
-      figure = embedded;
-    } catch (error) {
-      host.replaceChildren(element("p", { class: "scaw-problem" }, `The chart could not be drawn: ${error.message}`));
-      return;
-    }
-    colour();
-    fill();
-    if (logarithmic) setLog(true);
-    host.dataset.ready = "true";
-  }
-
-  function colour() {
-    if (!figure) return;
-    paint(figure.document, dark, host);
-    for (const one of model.get("series")) figure.named(one.key).glyph.line_color = readable(one.colour, dark);
-  }
-
-  function fill() {
-    if (!figure) return;
-    figure.named("curves").data = { ...store.history.columns };
-    mark();
-  }
-
-  function grow(fresh) {
-    if (!figure || !fresh) return;
-    if (fresh.epoch.length === store.history.length) figure.named("curves").data = { ...store.history.columns };
-    else figure.named("curves").stream(fresh);
-    mark();
-  }
-
-  function mark() {
-    if (!figure || !store.history.length) return;
-    const { info } = store;
-    const end = axisEnd(store.history.length, info.max_epochs, ["done", "stopped", "failed"].includes(model.get("status")));
-    figure.named("epochs").setv({ start: -0.02 * end, end: 1.02 * end });
-    figure.named("best").location = info.best_epoch ?? null;
-    figure.named("warm-up").setv({ left: 0, right: info.warm_up_until ?? 0 });
-  }
-
-  function setLog(wanted) {
-    logarithmic = wanted;
-    if (!figure) return;
-    const { Bokeh } = figure;
-    const plot = figure.named("chart");
-    const kind = wanted ? "Log" : "Linear";
-    const [axis] = plot.left;
-    const make = (name, attributes = {}) => new (Bokeh.Models.get(name))(attributes);
-    plot.y_scale = make(`${kind}Scale`);
-    axis.setv({
-      ticker: make(wanted ? "LogTicker" : "BasicTicker"),
-      formatter: make(wanted ? "LogTickFormatter" : "BasicTickFormatter"),
-    });
+  function show() {
+    if (host.hidden) return;
+    const { heads, rows, isCut } = columns();
+    const note = isCut ? element("caption", { class: "scaw-hint" }, "The last 500 epochs; CSV has all.") : null;
+    host.replaceChildren(element("table", { class: "scaw-table" }, note,
+      element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)))),
+      element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((value) => element("td", {}, formatNumber(value))))))));
   }
 
   return {
-    embed, fill, grow, mark, setLog,
-    get isLog() { return logarithmic; },
-    setDark(value) { dark = value; colour(); },
-    show(key, visible) { const line = figure?.named(key); if (line) line.visible = visible; },
-    cursor(epoch) { const span = figure?.named("cursor"); if (span) span.location = epoch; },
-    get view() { return figure?.view; },
+    host, show,
+    /** While a run grows: hundreds of rows, many times a second, would leave the page no time. */
+    showSoon() { timer ??= setTimeout(() => { timer = null; show(); }, 1000); },
   };
 }
 
@@ -144,11 +157,8 @@ function render({ model, el }) {
   const { root, signal, remove } = frame(el, "Loss monitor");
   const store = storeOf(model);
   let detached = false;
-  let cursor = null;
-  const hidden = new Set();
-  const ticked = new Map();
+  let cursor = null; // an epoch
   let announced = null;
-  let tableTimer = null;
 
   const { badge, show: showStatus } = statusBadge();
   const facts = element("span", { class: "scaw-soft scaw-facts" });
@@ -161,33 +171,35 @@ function render({ model, el }) {
   const chart = chartOf(model, store, host, signal);
   root.append(host, readout);
 
-  const parts = element("fieldset", { class: "scaw-row scaw-parts", style: "border:0;padding:0" });
-  root.append(parts);
+  const isDark = () => root.classList.contains("scaw-dark");
+  const parts = partsOf(model, store, choose, isDark, signal);
+  const controls = controlsOf(model, signal);
+  root.append(parts.node, controls.node);
 
-  const controls = element("div", { class: "scaw-row" });
-  const pause = button("Pause", { title: "Hold on after this step" });
-  const stopEpoch = button("Stop after epoch");
-  const stopNow = button("Stop now");
-  controls.append(pause, stopEpoch, stopNow);
-  const advice = element("span", { class: "scaw-hint" });
-  controls.append(advice);
-  root.append(controls);
-
-  const tools = element("div", { class: "scaw-row" });
   const log = button("Log scale", { "aria-pressed": "false", title: "L" });
+  const slider = element("input", { type: "range", min: "0", max: "0.99", step: "0.01" });
+  const weight = element("output", {});
   const table = button("Table", { "aria-expanded": "false", title: "T" });
-  const png = button("PNG");
-  const svg = button("SVG");
-  const csv = button("CSV");
-  tools.append(log, table, png, svg, csv,
-    element("span", { class: "scaw-hint" }, "Keys on the chart: ← → cursor, L log scale, T table, Esc back to the cell"));
-  root.append(tools);
-  const tableHost = element("div", { class: "scaw-table-host", tabindex: "0", role: "region", "aria-label": "Losses by epoch", hidden: true });
-  const notes = element("ul", { class: "scaw-hint scaw-notes", "aria-label": "Notes" });
-  root.append(tableHost, notes);
+  const [png, svg, csv] = ["PNG", "SVG", "CSV"].map((kind) => button(kind));
+  root.append(element("div", { class: "scaw-row" },
+    log, element("label", { class: "scaw-smoothing" }, "Smoothing", slider, weight), table, png, svg, csv,
+    element("span", { class: "scaw-hint" }, "Keys on the chart: ← → cursor, L log scale, T table, Esc back to the cell")));
+  const rows = tableOf(store, tableNow, signal);
+  const notes = element("ul", { class: "scaw-remarks scaw-notes", "aria-label": "Notes", hidden: true });
   const announce = announcer(root, signal);
+  root.append(rows.host, notes, codeDetails(model, signal, announce));
 
-  const labelOf = (key) => model.get("series").find((one) => one.key === key)?.label ?? key.replace("_", " ");
+  function choose(name, value) {
+    model.set(name, value);
+    model.save_changes();
+  }
+
+  const nameOf = (key) => model.get("runs").find((one) => one.key === key)?.name ?? key;
+  const wordsOf = (one) => (store.n > 1 ? `${nameOf(one.run)}, ${one.part === "train" ? "training" : "held out"}` : one.label);
+  const drawn = () => chart.seen();
+  /** The epochs that a cursor can go to: those of the longest run that is seen. */
+  const epochs = () => [...store.histories.values()].map(({ columns }) => columns.epoch)
+    .reduce((longest, one) => (one.length > longest.length ? one : longest), []);
 
   function showFacts() {
     const { info, history } = store;
@@ -200,9 +212,9 @@ function render({ model, el }) {
       bar.max = info.max_epochs;
       bar.value = history.length;
       words.push(`epoch ${history.length} of ${info.max_epochs}`);
-    }
+    } else if (history.length) words.push(`epoch ${history.length}`);
     bar.hidden = !info.max_epochs;
-    if (info.seconds_per_epoch) words.push(`${info.seconds_per_epoch.toPrecision(2)} s per epoch`);
+    if (info.seconds_per_epoch >= 0.001) words.push(`${info.seconds_per_epoch.toPrecision(2)} s per epoch`);
     if (status === "running" && info.eta) {
       const spread = info.eta_spread >= 1 ? ` ± ${formatSeconds(info.eta_spread)}` : "";
       words.push(`${formatSeconds(info.eta)}${spread} to go`);
@@ -210,96 +222,68 @@ function render({ model, el }) {
     if (info.best_epoch !== null && info.best_epoch !== undefined) words.push(`best epoch ${info.best_epoch}`);
     if (info.patience) words.push(`patience ${info.patience[0]} of ${info.patience[1]}`);
     const rate = history.columns.learning_rate.at(-1);
-    if (rate !== undefined) words.push(`learning rate ${formatNumber(rate)}`);
+    if (rate !== undefined && !Number.isNaN(rate)) words.push(`learning rate ${formatNumber(rate)}`);
     facts.textContent = words.join(" · ");
-    notes.replaceChildren(...(info.notes ?? []).map((text) => element("li", {}, text)));
+    showRemarks(notes, info.notes ?? []);
     const summary = `Loss monitor, ${STATUS_WORDS[status]}, ${words[0] ?? "no epochs yet"}`;
     host.setAttribute("aria-label", `${summary}. ${readoutText()}`);
     announce(summary, ["done", "stopped", "failed", "detached"].includes(status) && announced !== status);
     announced = status;
-    showControls(status);
-  }
-  function showControls(status) {
-    const foreground = Boolean(store.info.in_foreground);
-    const active = ["running", "pausing", "paused"].includes(status) && !foreground;
-    pause.disabled = !active;
-    pause.textContent = status === "paused" || status === "pausing" ? "Resume" : "Pause";
-    stopEpoch.disabled = !active;
-    stopNow.disabled = !(active || (status === "stopping" && !foreground));
-    advice.textContent = "";
-    if (foreground && ["running", "stopping"].includes(status)) {
-      advice.textContent = "This run holds the kernel: only the kernel's ■ Interrupt stops it, and the model is kept.";
-    }
-    if (status === "detached") advice.textContent = "The kernel was restarted or has died. The picture is kept.";
+    controls.show(status, info);
+    parts.tell();
   }
 
   function readoutText() {
-    if (cursor === null || cursor >= store.history.length) return "";
-    const row = store.history.row(cursor);
-    const values = store.history.names.slice(3).filter((key) => !hidden.has(key))
-      .map((key) => `${labelOf(key)} ${formatNumber(row[key])}`);
-    return `Epoch ${row.epoch}: ${values.join(", ")}`;
+    if (cursor === null) return "";
+    const values = drawn().map((one) => {
+      const row = store.histories.get(one.run) && rowOf(store.histories.get(one.run), cursor);
+      return row && `${wordsOf(one)} ${formatNumber(row[one.key])}`;
+    });
+    return `Epoch ${cursor}: ${values.filter(Boolean).join(", ")}`;
   }
 
-  function moveTo(target) {
-    cursor = target;
+  function moveTo(epoch, aloud = true) {
+    cursor = epoch;
     readout.textContent = readoutText();
-    chart.cursor(cursor === null ? null : store.history.columns.epoch[cursor]);
-    if (cursor !== null) announce(readoutText(), true);
+    chart.cursor(cursor);
+    if (cursor !== null && aloud) announce(readoutText(), true);
   }
 
-  function showTerm(term, isShown) {
-    ticked.set(term, isShown);
-    for (const { key } of model.get("series").filter((one) => one.term === term)) {
-      chart.show(key, isShown);
-      if (isShown) hidden.delete(key); else hidden.add(key);
+  /** Rows from the last epoch back: of one run everything, of several the term that is drawn. */
+  function tableNow() {
+    if (store.n < 2) {
+      const { names, columns, length } = store.history;
+      const labels = new Map(model.get("series").map((one) => [one.key, one.label]));
+      const last = Array.from({ length: Math.min(length, 500) }, (_, i) => length - 1 - i);
+      return {
+        heads: names.map((name) => WORDS[name] ?? labels.get(name) ?? name),
+        rows: last.map((i) => names.map((name) => columns[name][i])), isCut: length > 500,
+      };
     }
-    readout.textContent = readoutText();
-  }
-
-  function showParts() {
-    parts.replaceChildren();
-    const terms = new Map(model.get("series").map((one) => [one.term, one]));
-    if (!terms.size) return;
-    parts.append(element("legend", { class: "scaw-quiet" }, "Curves"));
-    for (const [term, one] of terms) {
-      const box = element("input", { type: "checkbox", value: term });
-      box.checked = ticked.get(term) ?? term === "unweighted_loss";
-      showTerm(term, box.checked);
-      const swatch = element("span", { "aria-hidden": "true", style: `display:inline-block;width:14px;height:3px;vertical-align:middle;background:${readable(one.colour, root.classList.contains("scaw-dark"))}` });
-      parts.append(element("label", {}, box, " ", swatch, ` ${one.label.replace(/, (training|held out)$/, "")}`));
-    }
-    parts.append(element("span", { class: "scaw-hint" }, "solid: training, dashed: held out, dotted: best epoch, shaded: warm-up of the KL term"));
-  }
-
-  function showTable() {
-    if (tableHost.hidden) return;
-    const names = store.history.names;
-    const words = { epoch: "epoch", learning_rate: "learning rate", kl_weight: "KL weight" };
-    const head = element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, words[name] ?? labelOf(name))));
-    const first = Math.max(0, store.history.length - 500);
-    const rows = [];
-    for (let i = store.history.length - 1; i >= first; i -= 1) {
-      rows.push(element("tr", {}, ...names.map((name) => element("td", {}, formatNumber(store.history.columns[name][i])))));
-    }
-    const note = first ? element("caption", { class: "scaw-hint" }, "The last 500 epochs; CSV has all.") : null;
-    tableHost.replaceChildren(element("table", { class: "scaw-table" }, note, element("thead", {}, head), element("tbody", {}, ...rows)));
-  }
-
-  /** While a run grows: hundreds of rows, many times a second, would leave the page no time. */
-  function showTableSoon() {
-    tableTimer ??= setTimeout(() => { tableTimer = null; showTable(); }, 1000);
+    const every = epochs();
+    return {
+      heads: ["epoch", ...drawn().map(wordsOf)],
+      rows: every.slice(-500).reverse().map((epoch) => [epoch, ...drawn().map((one) => rowOf(store.histories.get(one.run), epoch)?.[one.key])]),
+      isCut: every.length > 500,
+    };
   }
 
   function toggleTable() {
-    tableHost.hidden = !tableHost.hidden;
-    table.setAttribute("aria-expanded", String(!tableHost.hidden));
-    showTable();
+    rows.host.hidden = !rows.host.hidden;
+    table.setAttribute("aria-expanded", String(!rows.host.hidden));
+    rows.show();
   }
 
-  function toggleLog() {
-    chart.setLog(!chart.isLog);
-    log.setAttribute("aria-pressed", String(chart.isLog));
+  function showChoices() {
+    const smoothing = model.get("smoothing");
+    log.setAttribute("aria-pressed", String(model.get("log_scale")));
+    if (Number(slider.value) !== smoothing) slider.value = String(smoothing);
+    weight.textContent = smoothing ? smoothing.toFixed(2) : "off";
+    parts.show();
+    chart.setLog();
+    chart.show();
+    readout.textContent = readoutText();
+    rows.show();
   }
 
   async function exportPicture(kind) {
@@ -307,35 +291,44 @@ function render({ model, el }) {
     if (layer) download(`loss.${kind}`, await layer.to_blob());
   }
 
-  listen(store, "grown", (event) => { chart.grow(event.fresh); showFacts(); showTableSoon(); }, signal);
-  listen(store, "reset", () => { if (!store.history.length) moveTo(null); chart.fill(); showFacts(); showTable(); }, signal);
-  follow(model, ["figure"], async () => { showParts(); await chart.embed(); showParts(); }, signal);
+  listen(store, "grown", (event) => { chart.grow(event.fresh); showFacts(); rows.showSoon(); }, signal);
+  listen(store, "reset", () => { if (!store.history.length) moveTo(null); chart.fill(); showFacts(); rows.show(); }, signal);
+  follow(model, ["figure"], async () => { await chart.embed(); showChoices(); }, signal);
+  follow(model, ["runs", "series", ...CHOICES], showChoices, signal);
   follow(model, ["status"], () => { chart.mark(); showFacts(); }, signal);
-  listen(parts, "change", ({ target }) => showTerm(target.value, target.checked), signal);
-  listen(pause, "click", () => model.send({ op: pause.textContent === "Resume" ? "resume" : "pause" }), signal);
-  listen(stopEpoch, "click", () => model.send({ op: "stop", when: "epoch" }), signal);
-  listen(stopNow, "click", () => model.send({ op: "stop", when: "batch" }), signal);
-  listen(log, "click", toggleLog, signal);
+  follow(model, ["speed"], showFacts, signal);
+  listen(log, "click", () => choose("log_scale", !model.get("log_scale")), signal);
+  listen(slider, "input", () => choose("smoothing", Number(slider.value)), signal);
   listen(table, "click", toggleTable, signal);
   listen(png, "click", () => exportPicture("png"), signal);
   listen(svg, "click", () => exportPicture("svg"), signal);
-  listen(csv, "click", () => download("loss.csv", new Blob([store.history.csv()], { type: "text/csv" })), signal);
+  listen(csv, "click", () => {
+    const runs = [...store.histories].map(([key, history]) => [nameOf(key), history]);
+    download("loss.csv", new Blob([asCsv(runs)], { type: "text/csv" }));
+  }, signal);
+  listen(host, "pointermove", (event) => {
+    const epoch = chart.epochAt(event);
+    const every = epochs();
+    if (epoch !== null && every.length && epoch !== cursor) moveTo(Math.max(every[0], Math.min(every.at(-1), epoch)), false);
+  }, signal);
   listen(host, "keydown", (event) => {
-    if (event.key === "l" || event.key === "L") toggleLog();
+    if (event.key === "l" || event.key === "L") log.click();
     else if (event.key === "t" || event.key === "T") toggleTable();
     else {
-      const target = moveCursor(cursor, event.key, store.history.length, event.shiftKey);
-      if (target === cursor && !["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) return;
-      moveTo(target);
+      const every = epochs();
+      const at = cursor === null ? null : every.indexOf(cursor);
+      const target = moveCursor(at === -1 ? null : at, event.key, every.length, event.shiftKey);
+      if (target === at && !["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) return;
+      moveTo(target === null ? null : every[target]);
     }
     event.preventDefault();
   }, signal);
-  followTheme(root, (dark) => { chart.setDark(dark); showParts(); }, signal);
+  followTheme(root, (dark) => { chart.setDark(dark); parts.show(); }, signal);
   followKernel(model, (gone) => { detached = gone; showFacts(); }, signal);
 
-  showParts();
+  showChoices();
   showFacts();
-  chart.embed().then(showParts);
+  chart.embed().then(showChoices);
   return remove;
 }
 

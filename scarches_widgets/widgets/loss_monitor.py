@@ -1,62 +1,39 @@
-"""Loss curves of a run while it runs, with pause and stop."""
+"""Loss curves of a run while it runs, with pause and stop; of several runs, of recorded ones, of anybody's loop."""
 
 from __future__ import annotations
 
-import statistics
+import os
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import bokeh
-import numpy as np
+import pandas as pd
 import traitlets
 
+from ..data.names import DataError, did_you_mean, shown
+from ..training.outside import FollowedFile, ToldRun, main_term
+from ..training.record import Replay, read_record, record_of, write_record
+from ..training.remarks import Remark
+from ..training.watched import Run, history_frame
 from .base import ENDED, HERE, Publisher, View, inlined
 from .bokeh_bridge import ensure_loader, figure_item
+from .loss_sources import run_of
+from .loss_tracks import COLOURS, Track, curves_figure, in_words, lines_of, plotting, unit_of
 
 if TYPE_CHECKING:
     from ..models.base import Model
-    from ..training.events import EpochEnded, Event
-    from ..training.run import TrainingRun
+    from ..training.events import Event
 
-# name of a term -> in words; a term that is not listed keeps its name
-IN_WORDS = {
-    "unweighted_loss": "all terms",
-    "loss": "all terms, weighted",
-    "reconstruction": "reconstruction",
-    "kl_latent": "KL of latents",
-    "kl_library": "KL of library sizes",
-    "kl_z1": "KL of latents, given labels",
-    "kl_z2": "KL of latents within labels",
-    "kl_labels": "KL of labels",
-    "mmd": "MMD between batches",
-    "mmd_latent": "MMD between groups",
-    "mmd_marginal": "MMD of each modality's latents",
-    "hsic": "dependence of new programs",
-    "prototype": "distance from prototypes",
-    "reconstruction_protein": "reconstruction of proteins",
-    "reconstruction_tcr": "reconstruction of receptors",
-    "kl_background": "KL of proteins' background",
-    "penalty_protein": "penalty on proteins",
-    "confusion": "confusion of batches",
-    "adversary": "classifier of batches",
-}
-FIXED = ("epoch", "learning_rate", "kl_weight")
-# Okabe & Ito's, in an order whose neighbours differ in lightness too
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+T = TypeVar("T")
 INTERVAL = 0.2  # seconds between two messages: the eye sees no less, and 10,000 short epochs stay below 1.5 MB
-RECENT = 10  # epochs from which the time to go is told
-
-
-@dataclass(frozen=True)
-class Series:
-    """One curve."""
-
-    key: str  # column: train_… or val_…
-    label: str
-    term: str  # curves of one term share a colour; training is solid, validation dashed
-    part: str  # "train" or "val"
-    colour: str
+REMARKED = 2.0  # seconds between two looks at the whole course
+NOTES = 20  # at most, the last ones
+MAIN = "0"  # the run that is watched, among those compared
+MOST_SMOOTHING = 0.99
+CURVES = ("runs", "series", "figure")
 
 
 class LossMonitor(View):
@@ -65,14 +42,46 @@ class LossMonitor(View):
     Parameters
     ----------
     source
-        A `TrainingRun`, or a model: then its latest run is shown, and each run that it begins from now on.
+        A `TrainingRun`; a model: then its latest run is shown, and each run that it begins from now on; a file that
+        `record` has written; or a `history`, a DataFrame with one row per epoch. None: somebody else's loop, see
+        `wrap`, `log` and `from_csv`.
+    compare
+        Name → further runs, models, files or histories, drawn with it.
+    name
+        What the run that is watched is called among others.
 
     Attributes
     ----------
     run
-        The `TrainingRun` that is shown; None before a model's first.
+        The run that is shown; None before a model's first.
     history
         DataFrame, one row per epoch.
+    histories
+        Name → history of each run, if there are several.
+    log_scale, smoothing, shown_terms, hidden_runs
+        What the page shows: the loss on a logarithmic scale; the weight of the epochs before (0 to 0.99, as in
+        TensorBoard: an exponential mean that is not biased towards the first epoch); which terms; keys of the runs
+        that are left out.
+
+    Examples
+    --------
+    A run while it runs, beside an earlier one:
+
+    >>> monitor = sca.widgets.LossMonitor(model, compare={"lr=0.001": "first.json"})  # doctest: +SKIP
+    >>> monitor.record("second.json")  # doctest: +SKIP
+
+    A recorded run, ten times as fast, without torch:
+
+    >>> sca.widgets.LossMonitor.replay("second.json", speed=10)  # doctest: +SKIP
+
+    Any loop; Lightning and Keras by their own `LambdaCallback`; a file that grows:
+
+    >>> monitor = sca.widgets.LossMonitor()
+    >>> for epoch in monitor.wrap(range(3)):
+    ...     monitor.log(loss=1 / (epoch + 1), val_loss=1.1 / (epoch + 1))
+    >>> LambdaCallback(on_train_epoch_end=lambda trainer, _: monitor.log(trainer.callback_metrics))  # doctest: +SKIP
+    >>> LambdaCallback(on_epoch_end=lambda epoch, logs: monitor.log(logs))  # doctest: +SKIP
+    >>> sca.widgets.LossMonitor.from_csv("lightning_logs/version_0/metrics.csv")  # doctest: +SKIP
 
     Notes
     -----
@@ -82,53 +91,235 @@ class LossMonitor(View):
 
     _esm = inlined(HERE / "loss_monitor.js")
     bokeh_version = traitlets.Unicode(bokeh.__version__).tag(sync=True)
-    figure = traitlets.Dict().tag(sync=True)  # Bokeh's JSON, with the first epoch only
-    series = traitlets.List().tag(sync=True)  # one dict per column of `values` after FIXED
+    runs = traitlets.List().tag(sync=True)  # dicts of key, name, colour; the first is watched, others are compared
+    figure = traitlets.Dict().tag(sync=True)  # Bokeh's JSON, with the first epochs only
+    series = traitlets.List().tag(sync=True)  # one dict per run and column of `values` after FIXED
     values = traitlets.Any().tag(sync=True, to_json=lambda _, view: view._packed(), from_json=lambda *_: None)
     info = traitlets.Any().tag(sync=True, to_json=lambda _, view: view._info(), from_json=lambda *_: None)
+    script = traitlets.Unicode().tag(sync=True)  # what code() returns
+    log_scale = traitlets.Bool(False).tag(sync=True)
+    smoothing = traitlets.Float(0.0, min=0.0, max=MOST_SMOOTHING).tag(sync=True)
+    shown_terms = traitlets.List(traitlets.Unicode()).tag(sync=True)  # of several runs only the first one is drawn
+    hidden_runs = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    speed = traitlets.Float(None, allow_none=True).tag(sync=True)  # of a replay; 0: all at once
 
-    commands = {"pause": "_pause", "resume": "_resume", "stop": "_stop", "resend": "_resend"}  # noqa: RUF012
+    commands = {  # noqa: RUF012
+        "pause": "_pause",
+        "resume": "_resume",
+        "stop": "_stop",
+        "resend": "_resend",
+        "again": "_again",
+        "overlay": "_overlay",
+    }
 
-    def __init__(self, source: TrainingRun | Model):
+    def __init__(
+        self,
+        source: Run | Model | str | os.PathLike | pd.DataFrame | None = None,
+        *,
+        compare: Mapping[str, Any] | None = None,
+        name: str = "this run",
+    ):
         self._lock = threading.RLock()
-        self.run: TrainingRun | None = None
-        self._rows: list[tuple[float, ...]] = []
-        self._columns: list[tuple[str, str]] = []  # "train" or "val", and the term
+        self.run: Run | None = None
+        self._name = name
+        self._of_model = hasattr(source, "watch_runs")
+        self._tracks: list[Track] = []
+        self._earlier: list[tuple[str, Run]] = []
+        self._n_runs = self._n_compared = 0
         self._notes: list[str] = []
-        self._sent = 0
-        self._best: EpochEnded | None = None
-        self._n_runs = 0
+        self._remarks: list[Remark] = []
+        self._remarked = 0.0
+        self._forget_main = lambda: None
         self._step = (0, 0)
         self._publisher = Publisher(self._publish, INTERVAL)
+        self.writable = {
+            "log_scale": _a_bool,
+            "smoothing": _a_share,
+            "shown_terms": self._terms_that_exist,
+            "hidden_runs": lambda keys: [key for key in (track.key for track in self._tracks) if key in keys],
+            "speed": self._a_speed,
+        }
         ensure_loader()
         super().__init__(status="empty")
-        if hasattr(source, "watch_runs"):
+        self.observe(self._show_script, ["log_scale", "smoothing", "shown_terms", "hidden_runs"])
+        self.observe(self._set_speed, "speed")
+        self._show_script()
+        if self._of_model:
             source.watch_runs(self._attach)
-            source = source.run
-        if source is not None:
-            self._attach(source)
+        if (run := run_of(source)) is not None:
+            self._attach(run)
+        for other, its in (compare or {}).items():
+            self.add(its, other)
+
+    # Other sources
+
+    @classmethod
+    def replay(cls, path: str | os.PathLike, speed: float = 1.0) -> LossMonitor:
+        """Play a recorded run as if it ran now. Needs no torch.
+
+        Parameters
+        ----------
+        path
+            A file that `record` has written.
+        speed
+            How many times faster than it was recorded; 0: all at once. The page can change it, pause, and play again.
+        """
+        record = read_record(path)
+        return cls(Replay(record, speed).start(), name=record.title)
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike, follow: bool = True) -> LossMonitor:
+        """Show a CSV file of losses, one line per epoch or several of one `epoch`, as it grows.
+
+        Parameters
+        ----------
+        path
+            Such as Lightning's `metrics.csv`, Keras' `CSVLogger`'s file, or `history.to_csv()` of any library.
+        follow
+            Go on reading as it grows, until Stop is pressed.
+        """
+        run = FollowedFile(path, follow)
+        return cls(run.start(), name=run.title)
+
+    def wrap(self, epochs: Iterable[T]) -> Iterator[T]:
+        """Go through a loop's epochs and show what it logs.
+
+        Parameters
+        ----------
+        epochs
+            What the loop goes through; its length, if it has one, is the number of epochs.
+        """
+        run = self._begin_told(len(epochs) if hasattr(epochs, "__len__") else None)
+        reason = "the loop was left"
+        try:
+            yield from epochs
+            reason = "the loop has ended"
+        finally:
+            run.end(reason)
+
+    def log(self, values: Mapping[str, Any] | None = None, epoch: int | None = None, **more: Any) -> None:
+        """Note the losses of an epoch that somebody else's loop has computed.
+
+        Parameters
+        ----------
+        values, more
+            Numbers by name: `{"loss": 1.2, "val_loss": 1.4, "lr": 0.01}`. `val_` in front (or behind, as scvi-tools
+            spells it) means cells held out.
+        epoch
+            Its number; None: that among the values, else one more than the last.
+
+        Raises
+        ------
+        DataError
+            If there is no loss among the values.
+        """
+        run = self.run if isinstance(self.run, ToldRun) and self.run.is_active else self._begin_told(None)
+        run.tell({**(values or {}), **more}, epoch)
+
+    def _begin_told(self, max_epochs: int | None) -> ToldRun:
+        run = ToldRun(max_epochs, self._name).start()
+        self._attach(run)
+        return run
+
+    # Several runs
+
+    def add(self, source: Any, name: str | None = None) -> None:
+        """Draw another run with this one, by its name and in a colour of its own.
+
+        Parameters
+        ----------
+        source
+            A run, a model that has been trained, a file of `record`, or a history.
+        name
+            What it is called; None: the record's title, else "run 2" and so on.
+
+        Raises
+        ------
+        DataError
+            If it has no epochs, the name is taken, or there are six runs already.
+        """
+        run = run_of(source)
+        if run is None or not (run.epochs or run.is_active):
+            raise DataError("The run that is to be compared has no epochs yet. Train it first.")
+        if self.run is None and not self._of_model:
+            self._name = str(name or getattr(run, "title", "") or self._name)
+            self._attach(run)
+            return
+        with self._lock:
+            taken = [track.name for track in self._tracks] or [self._name]
+            if len(self._tracks) >= len(COLOURS):
+                raise DataError(f"{len(COLOURS)} runs are drawn already: no more can be told apart. Remove one.")
+            name = str(name or getattr(run, "title", "") or f"run {self._n_compared + 2}")
+            if name in taken:
+                raise DataError(f"A run is called '{shown(name)}' already. Give another name: add(source, name=…).")
+            self._n_compared += 1
+            used = {track.colour for track in self._tracks} | {COLOURS[0]}
+            colour = next((one for one in COLOURS if one not in used), COLOURS[0])
+            track = Track(str(self._n_compared), run, name, colour)
+            self._tracks.append(track)
+            run.subscribe(lambda event: self._publisher.touch())
+            self._draw_anew()
+        self._publisher.touch()
+
+    def remove(self, name: str) -> None:
+        """Draw a run no more that was compared."""
+        with self._lock:
+            found = [track for track in self._tracks if track.name == name and track.key != MAIN]
+            if not found:
+                others = [track.name for track in self._tracks if track.key != MAIN]
+                raise DataError(f"No run that is compared is called '{shown(name)}'.{did_you_mean(name, others)}")
+            self._tracks.remove(found[0])
+            self._draw_anew()
 
     @property
-    def history(self):
+    def history(self) -> pd.DataFrame:
         """One row per epoch, one column per named loss term."""
-        from ..training.run import history_frame
+        return self.run.history if self.run else history_frame([])
 
-        return history_frame(self.run.epochs if self.run else [])
+    @property
+    def histories(self) -> dict[str, pd.DataFrame]:
+        """Name → history, of every run that is drawn."""
+        with self._lock:
+            return {track.name: track.run.history for track in self._tracks}
+
+    def record(self, path: str | os.PathLike, title: str = "") -> Path:
+        """Write the run that is shown as a small JSON file, which `replay` plays.
+
+        Parameters
+        ----------
+        path
+            Where; a file that is there is replaced.
+        title
+            What the record is called; empty: the run's name.
+
+        Raises
+        ------
+        ValueError
+            If no epoch has ended yet.
+        """
+        if self.run is None:
+            raise ValueError("There is no run yet, so there is nothing to record. Train first.")
+        return write_record(record_of(self.run, title or ("" if self._name == "this run" else self._name)), path)
 
     # From the run, on its thread
 
-    def _attach(self, run: TrainingRun) -> None:
+    def _attach(self, run: Run) -> None:
         """Show another run from its first epoch on."""
         with self._lock:
+            self._forget_main()
+            if self.run is not None and self.run.epochs:
+                self._earlier = [*self._earlier, (f"run {self._n_runs}", self.run)][1 - len(COLOURS) :]
             self.run = run
             self._n_runs += 1
-            self._rows, self._notes, self._sent, self._best = [], [], 0, None
-            run.subscribe(self._take)
-            self._collect()
-            self._sent = len(self._rows)
+            self._notes, self._remarks, self._remarked = [], [], 0.0
+            self._tracks = [Track(MAIN, run, self._name, COLOURS[0]), *(t for t in self._tracks if t.key != MAIN)]
+            self._forget_main = run.subscribe(self._take)
+            self.speed = getattr(run, "speed", None)
+            self._draw_anew(only_if_changed=True)
             self.error = None
             self._show_status()
-            self.send_state(["values", "info"])  # not as a message: a page that is not ready yet would miss it
+            if run.error is not None:
+                self.show_error(run.error)
         self._publisher.touch()
 
     def _take(self, event: Event) -> None:
@@ -144,37 +335,46 @@ class LossMonitor(View):
                     self.show_error(self.run.error)
         self._publisher.touch()
 
-    def _collect(self) -> None:
-        """Make rows of the epochs that have ended since the last time."""
-        fresh = self.run.epochs[len(self._rows) :] if self.run else []
-        if fresh and not self._rows:
-            self._begin(fresh[0])
-        for epoch in fresh:
-            parts = {"train": epoch.train, "val": epoch.validation or {}}
-            fixed = (epoch.epoch, epoch.learning_rate, epoch.kl_weight)
-            self._rows.append((*fixed, *(parts[part].get(term, np.nan) for part, term in self._columns)))
-            if self._best is None or _watched(epoch) < _watched(self._best):
-                self._best = epoch
+    def _collect(self) -> bool:
+        """Make rows of the epochs that have ended since the last time; whether there are curves unknown until now."""
+        return any([track.collect() for track in self._tracks])
 
-    def _begin(self, epoch: EpochEnded) -> None:
-        """Find the curves that a run has; the page keeps its chart if they are those of the run before."""
-        series = [vars(one) for one in _series_of(epoch)]
-        self._columns = [(one["part"], one["term"]) for one in series]
-        if series != self.series:
-            first = [{"train": epoch.train, "val": epoch.validation or {}}[part][term] for part, term in self._columns]
-            self.series = series
-            self.figure = figure_item(_figure(series, (epoch.epoch, epoch.learning_rate, epoch.kl_weight, *first)))
+    def _catch_up(self) -> None:
+        if self._collect():
+            self._draw_anew()
+
+    def _draw_anew(self, only_if_changed: bool = False) -> None:
+        """Bring chart and state up to date; the page keeps its chart if the curves are those that it has."""
+        self._collect()
+        drawn = [track for track in self._tracks if track.rows]
+        series = [one for track in drawn for one in track.series(alone=len(self._tracks) == 1)]
+        runs = [{"key": track.key, "name": track.name, "colour": track.colour} for track in self._tracks]
+        if not (only_if_changed and not drawn) and (series, runs) != (self.series, self.runs):
+            with self.hold_sync():
+                self.runs, self.series = runs, series
+                self.figure = figure_item(curves_figure(drawn, series)) if drawn else {}
+                terms = list(dict.fromkeys(one["term"] for one in series))
+                kept = [term for term in self.shown_terms if term in terms]
+                self.shown_terms = kept or [main_term(drawn[0].run.epochs[0])] if drawn else []
+                self.hidden_runs = [key for key in self.hidden_runs if key in [track.key for track in self._tracks]]
+        for track in self._tracks:
+            track.sent = len(track.rows)
+        self._show_script()
+        self.send_state(["values", "info"])  # not as a message: a page that is not ready yet would miss it
 
     # To the screen, on the publisher's thread
 
     def _publish(self) -> None:
         with self._lock:
             self._show_status()
-            self._collect()
-            rows = self._rows[self._sent :]
-            message = {"op": "append", "start": self._sent, "info": self._info()}
-            self._sent = len(self._rows)
-        self.send(message, buffers=[np.array(rows, dtype=np.float32).tobytes()])
+            self._catch_up()
+            fresh = [track for track in self._tracks if track.sent < len(track.rows)]
+            parts = [{"key": track.key, "start": track.sent} for track in fresh]
+            buffers = [track.packed(track.sent) for track in fresh]
+            for track in fresh:
+                track.sent = len(track.rows)
+            message = {"op": "append", "parts": parts, "info": self._info()}
+        self.send(message, buffers=buffers)
         if self.run is not None and self.run.status in (*ENDED, "paused"):
             self.send_state(["values", "info"])  # complete, for views and files to come, and for who missed a message
 
@@ -182,150 +382,134 @@ class LossMonitor(View):
         if self.run is not None:
             self.status = self.run.status
 
-    def _packed(self) -> bytes:
-        """All rows as float32, (epochs, FIXED and series)."""
+    def _packed(self) -> dict[str, bytes]:
+        """Key → all rows of a run as float32, (epochs, FIXED and series)."""
         with self._lock:
-            return np.array(self._rows, dtype=np.float32).tobytes()
+            return {track.key: track.packed() for track in self._tracks}
 
     def _info(self) -> dict[str, Any]:
         """Everything beside the curves, in plain values."""
-        run = self.run
-        if run is None or run.started is None:
-            return {"run": self._n_runs, "n_epochs": 0, "max_epochs": None, "notes": []}
-        last = run.epochs[-1] if run.epochs else None
-        seconds = [epoch.seconds for epoch in run.epochs[-RECENT:]]
-        to_go = run.started.max_epochs - len(run.epochs)
-        return {
-            "run": self._n_runs,
-            "n_epochs": len(run.epochs),
-            "max_epochs": run.started.max_epochs,
-            "step": self._step[0],
-            "steps_per_epoch": self._step[1],
-            "best_epoch": self._best.epoch if self._best else None,
-            "warm_up_until": _warm_up_until(run.epochs),
-            "patience": [last.n_without_improvement, run.started.patience] if last and run.started.patience else None,
-            "seconds_per_epoch": statistics.fmean(seconds) if seconds else None,
-            "eta": statistics.fmean(seconds) * to_go if seconds else None,
-            "eta_spread": float(np.std(seconds, ddof=1)) * to_go**0.5 if len(seconds) > 1 else None,
-            "schedule": run.started.schedule,
-            "in_foreground": run.in_foreground,
-            "notes": self._notes[-20:],
-        }
+        with self._lock:
+            run = self.run
+            facts = {track.key: track.facts() for track in self._tracks}
+            if run is None or run.started is None:
+                return {"run": self._n_runs, "n_epochs": 0, "max_epochs": None, "notes": [], "runs": facts}
+            main = next(track for track in self._tracks if track.key == MAIN)
+            if run.status in ENDED or time.monotonic() - self._remarked > REMARKED:
+                self._remarks, self._remarked = main.remarks(), time.monotonic()
+            told = [{"level": "note", "text": text, "more": ""} for text in self._notes[-NOTES:]]
+            seen = [{"level": one.level, "text": one.text, "more": one.mend} for one in self._remarks[:NOTES]]
+            return {
+                **facts[MAIN],
+                **main.times(),
+                "run": self._n_runs,
+                "step": self._step[0],
+                "steps_per_epoch": self._step[1],
+                "in_foreground": run.in_foreground,
+                "controls": run.controls,
+                "notes": [*seen, *told],
+                "runs": facts,
+                "n_earlier": len(self._not_drawn()),
+            }
 
     # From the browser
 
     def _pause(self, content: dict, buffers: list) -> None:
-        if self.run is not None and not self.run.in_foreground:
-            self.run.pause()
-            self._publisher.touch()
+        self._steer("pause", "pause")
 
     def _resume(self, content: dict, buffers: list) -> None:
-        if self.run is not None and not self.run.in_foreground:
-            self.run.resume()
-            self._publisher.touch()
+        self._steer("pause", "resume")
 
     def _stop(self, content: dict, buffers: list) -> None:
-        if self.run is not None and not self.run.in_foreground:
-            self.run.stop("epoch" if content.get("when") == "epoch" else "batch")
+        self._steer("stop", "stop", "epoch" if content.get("when") == "epoch" else "batch")
+
+    def _steer(self, control: str, verb: str, *arguments: str) -> None:
+        if self.run is not None and control in self.run.controls and not self.run.in_foreground:
+            getattr(self.run, verb)(*arguments)
             self._publisher.touch()
+
+    def _again(self, content: dict, buffers: list) -> None:
+        """Play a record from its beginning."""
+        if isinstance(self.run, Replay):
+            old = self.run
+            old.stop()
+            self._attach(Replay(old.record, old.speed).start())
+            self._earlier = []  # the same run, so there is nothing to compare
+
+    def _overlay(self, content: dict, buffers: list) -> None:
+        """Draw the model's earlier runs too."""
+        for name, run in self._not_drawn():
+            self.add(run, name)
+
+    def _not_drawn(self) -> list[tuple[str, Run]]:
+        """Earlier runs that are not compared yet."""
+        drawn = [track.run for track in self._tracks]
+        return [(name, run) for name, run in self._earlier if run not in drawn]
 
     def _resend(self, content: dict, buffers: list) -> None:
         """A view has missed a message."""
-        self.send_state(["series", "figure", "values", "info"])
+        self.send_state([*CURVES, "values", "info"])
+
+    def _terms_that_exist(self, terms: list[str]) -> list[str]:
+        return [term for term in dict.fromkeys(one["term"] for one in self.series) if term in terms]
+
+    def _a_speed(self, value: float) -> float:
+        if not isinstance(self.run, Replay):
+            raise ValueError("Only a replay has a speed.")
+        self.run.speed = value  # which checks it
+        return float(value)
+
+    def _set_speed(self, change: Any) -> None:
+        if isinstance(self.run, Replay) and change["new"] is not None:
+            self.run.speed = change["new"]
 
     # Pictures and code
 
     def code(self) -> str:
         """Python for the same curves without a screen."""
-        return "model.history.filter(like='loss').plot()"
+        keys = list(dict.fromkeys(one["key"] for one in self._drawn()))
+        names = [track.name for track in self._tracks if track.key not in self.hidden_runs]
+        several = names if len(self._tracks) > 1 else None
+        return plotting("model" if self._of_model else "monitor", keys, several, self.smoothing, self.log_scale)
+
+    def _show_script(self, change: Any = None) -> None:
+        self.script = self.code()
+
+    def _drawn(self) -> list[dict[str, str]]:
+        """The series that are seen now."""
+        terms = self.shown_terms[:1] if len(self._tracks) > 1 else self.shown_terms
+        return [one for one in self.series if one["term"] in terms and one["run"] not in self.hidden_runs]
 
     def _summary(self) -> str:
         if self.run is None or not self.run.epochs:
             return "Loss monitor: no epoch has ended yet."
         last = self.run.epochs[-1]
-        text = f"Loss monitor: {self.run.status} after {len(self.run.epochs)} epochs; "
-        text += f"loss {last.train['unweighted_loss']:.1f} nats per cell on training cells"
-        return text + (f", {last.validation['unweighted_loss']:.1f} on held-out cells." if last.validation else ".")
+        term = main_term(last)
+        unit = " nats per cell" if term == "unweighted_loss" else ""
+        text = f"Loss monitor: {self.run.status} after {len(self.run.epochs)} epochs"
+        for part, values in (("training", last.train), ("held-out", last.validation or {})):
+            if term in values:
+                text += f"; {in_words(term)} {values[term]:,.5g}{unit} on {part} cells"
+        others = [track.name for track in self._tracks if track.key != MAIN]
+        text += f"; compared with {', '.join(map(shown, others))}" if others else ""
+        return text + "."
 
     def _picture(self, format: str) -> bytes:
         from ..mapping.pictures import curves
 
-        return curves(self.history, self.series, format)
+        with self._lock:
+            self._catch_up()
+            lines = lines_of(self._tracks, self._drawn(), self.smoothing)
+            return curves(lines, format, unit_of(self._tracks), self.log_scale)
 
 
-def _series_of(epoch: EpochEnded) -> list[Series]:
-    """The curves that an epoch's terms make: the sum of all terms first, the weighted sum left out."""
-    terms = ["unweighted_loss"] + [name for name in epoch.train if name not in ("loss", "unweighted_loss")]
-    parts = {"train": epoch.train, "val": epoch.validation or {}}
-    return [
-        Series(f"{part}_{term}", _label(term, part), term, part, COLOURS[i % len(COLOURS)])
-        for i, term in enumerate(terms)
-        for part, values in parts.items()
-        if term in values
-    ]
+def _a_bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("This is neither true nor false.")
+    return value
 
 
-def _watched(epoch: EpochEnded) -> float:
-    return (epoch.validation or epoch.train)["unweighted_loss"]
-
-
-def _label(term: str, part: str) -> str:
-    return f"{IN_WORDS.get(term, term.replace('_', ' '))}, {'training' if part == 'train' else 'held out'}"
-
-
-def _warm_up_until(epochs: list[EpochEnded]) -> int | None:
-    """The first epoch with the full KL weight, if the weight has been rising."""
-    if not epochs or epochs[0].kl_weight == epochs[-1].kl_weight:
-        return None
-    full = epochs[-1].kl_weight
-    return next(epoch.epoch for epoch in epochs if epoch.kl_weight == full)
-
-
-def _figure(series: list[dict], first: tuple[float, ...]):
-    """Axes and one line per series over a source with the first epoch, which the page completes."""
-    from bokeh.models import (
-        BasicTicker,
-        BoxAnnotation,
-        ColumnDataSource,
-        DataRange1d,
-        HoverTool,
-        NumeralTickFormatter,
-        Range1d,
-        Span,
-    )
-    from bokeh.plotting import figure
-
-    names = (*FIXED, *(one["key"] for one in series))
-    source = ColumnDataSource({name: [value] for name, value in zip(names, first)}, name="curves")
-    chart = figure(
-        name="chart",
-        height=300,
-        sizing_mode="stretch_width",
-        x_axis_label="epoch",
-        y_axis_label="loss per cell (nats)",
-        x_range=Range1d(0, 1, name="epochs"),
-        y_range=DataRange1d(only_visible=True, range_padding=0.08),
-        tools="box_zoom,xwheel_zoom,reset",
-        toolbar_location="above",
-        output_backend="canvas",
-    )
-    chart.toolbar.logo = None
-    chart.xaxis.ticker = BasicTicker(min_interval=1)
-    chart.xaxis.formatter = NumeralTickFormatter(format="0,0")
-    for one in series:
-        chart.line(
-            "epoch",
-            one["key"],
-            source=source,
-            color=one["colour"],
-            line_width=2,
-            line_dash="solid" if one["part"] == "train" else [6, 3],
-            name=one["key"],
-            visible=one["term"] == "unweighted_loss",
-        )
-    tips = [("epoch", "@epoch"), *((one["label"], f"@{{{one['key']}}}{{0,0.00}}") for one in series)]
-    chart.add_tools(HoverTool(tooltips=tips, mode="vline", renderers=chart.renderers[:1]))
-    chart.add_layout(BoxAnnotation(left=0, right=0, fill_color="#E69F00", fill_alpha=0.08, name="warm-up"))
-    chart.add_layout(Span(dimension="height", location=None, line_color="#009E73", line_dash="dotted", name="best"))
-    chart.add_layout(Span(dimension="height", location=None, line_color="#777777", name="cursor"))
-    return chart
+def _a_share(value: Any) -> float:
+    if isinstance(value, bool) or not 0 <= value <= MOST_SMOOTHING:
+        raise ValueError("This is no weight of a mean.")
+    return float(value)

@@ -1,6 +1,11 @@
-"""The loss monitor in a real JupyterLab: live curves, reload, second view, buttons, keys, a lost kernel."""
+"""The loss monitor in a real JupyterLab: live curves, reload, second view, buttons, keys, a lost kernel, many runs."""
+
+import json
 
 import pytest
+from playwright.sync_api import expect
+
+from .lab import cut_off
 
 pytestmark = pytest.mark.browser
 
@@ -126,3 +131,84 @@ def test_a_foreground_run_is_live_says_what_stops_it_and_one_interrupt_keeps_the
     wait_for_status(nb, "stopped")
     nb.run_cell(3)
     assert "stopped True" in str(nb.outputs(3))
+
+
+RECORDED = """
+import sys, numpy as np, scarches_widgets as sca
+
+def course(n, rate, name, overfits=False):
+    told = sca.widgets.LossMonitor(name=name)
+    noise = np.random.default_rng(n).normal(0, 1, (n, 2))
+    for i in told.wrap(range(n)):
+        fall = 400 + 300 * np.exp(-i * rate)
+        rise = max(0, i - n // 3) * 1.5 if overfits else 0
+        told.log(loss=fall + noise[i, 0], val_loss=fall * 1.02 + rise + noise[i, 1], kl=20 - fall / 40, lr=0.01)
+    told.run.wait()
+    return told
+
+slow = course(60, 0.05, "slow").record("slow.json")
+fast = course(45, 0.2, "fast", overfits=True)
+monitor = sca.widgets.LossMonitor(fast.run, name="lr=0.05, fast", compare={"lr=0.01": "slow.json"})
+monitor
+"""
+REPLAYED = """
+document = __import__("json").load(open("slow.json"))
+document["epochs"]["seconds"] = [20.0] * 60
+__import__("json").dump(document, open("slow.json", "w"))
+replayed = sca.widgets.LossMonitor.replay("slow.json")
+replayed
+"""
+
+
+@pytest.mark.slow
+def test_runs_are_compared_smoothed_hidden_and_a_recorded_one_plays_without_torch(notebook):
+    nb = notebook([RECORDED, REPLAYED])
+    nb.run_all()
+    nb.wait_for(f"{MONITOR} .scaw-chart[data-ready]")
+    view = nb.widgets(MONITOR).nth(0)
+    expect(view.locator(".scaw-runs")).to_contain_text("lr=0.01 done · 60 epochs · best")
+    expect(view.locator(".scaw-remark-warning")).to_contain_text("Since epoch")
+    assert view.get_by_role("radio", name="loss").is_checked()
+    view.get_by_role("radio", name="kl", exact=True).check()
+    view.get_by_role("button", name="Log scale").click()
+    view.get_by_role("slider", name="Smoothing").fill("0.6")
+    chosen = "import json; print(json.dumps([monitor.shown_terms, monitor.log_scale, monitor.smoothing]))"
+    expect(view.locator("details pre")).to_contain_text("ewm(alpha=0.4)")
+    assert json.loads(nb.execute(chosen)) == [["kl"], True, 0.6]
+    view.locator(".scaw-chart").focus()
+    nb.press("Home", "ArrowRight")
+    expect(view.locator(".scaw-readout")).to_contain_text("Epoch 1: lr=0.05, fast, training")
+    expect(view.locator(".scaw-readout")).to_contain_text("lr=0.01, training")
+    view.get_by_role("checkbox", name="lr=0.01").uncheck()
+    expect(view.locator(".scaw-readout")).not_to_contain_text("lr=0.01,")
+    nb.press("t")  # the focus is still within the view, but not on the chart
+    assert view.locator("table").count() == 0
+    with nb.page.expect_download() as download:
+        view.get_by_role("button", name="CSV").click()
+    lines = download.value.path().read_text().splitlines()
+    assert lines[0].startswith("run,epoch,") and len(lines) == 1 + 45 + 60
+
+    replay = nb.widgets(MONITOR).nth(1)
+    expect(replay.locator(".scaw-badge")).to_have_text("running")
+    replay.get_by_role("button", name="Pause").click()
+    expect(replay.locator(".scaw-badge")).to_have_text("paused")
+    replay.get_by_label("Speed").select_option("all at once")
+    replay.get_by_role("button", name="Resume").click()
+    expect(replay.locator(".scaw-badge")).to_have_text("done")
+    expect(replay).to_have_attribute("data-epochs", "60")
+    replay.get_by_label("Speed").select_option("1 ×")
+    replay.get_by_role("button", name="Play again").click()
+    expect(replay.locator(".scaw-badge")).to_have_text("running")
+    assert nb.execute("print('torch' in sys.modules)") == "False\n"
+
+    nb.reload(MONITOR)
+    nb.wait_for(f"{MONITOR} .scaw-chart[data-ready]")
+    assert view.get_by_role("radio", name="kl", exact=True).is_checked(), "what was chosen is kept"
+    assert not view.get_by_role("checkbox", name="lr=0.01").is_checked()
+    for theme in ("light", "dark"):
+        nb.set_theme(theme)
+        assert nb.axe() == [], theme
+    for width, zoom in ((640, 1), (1280, 2)):
+        nb.resize(width)
+        nb.zoom(zoom)
+        assert cut_off(view) == cut_off(replay) == []

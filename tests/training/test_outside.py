@@ -40,7 +40,7 @@ def test_what_a_loop_tells_becomes_epochs_with_their_best():
     first = {"epoch": 0, "loss": 3.0, "val_loss": 2.0, "lr": 0.1}
     for values in (first, {"loss": np.float32(2), "val_loss": 1.0}, {"val_loss": 4.0}):
         run.tell({**values, "step": 7, "name": "x"})
-    run.end()
+    run.end("the loop has ended")
     run.wait(10)
     history = run.history
     assert list(history.index) == [0, 1, 2] and list(history["val_loss"]) == [2, 1, 4]

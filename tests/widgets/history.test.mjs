@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { axisEnd, History, moveCursor, toColumns } from "../../scarches_widgets/widgets/js/history.js";
+import { asCsv, axisEnd, History, moveCursor, rowOf, smoothed, toColumns } from "../../scarches_widgets/widgets/js/history.js";
 
 const rows = (...values) => new Float32Array(values.flat()).buffer;
 const row = (epoch, train, val) => [epoch, 0.5, 1, train, val];
@@ -34,7 +34,7 @@ test("loading the state replaces what was there", () => {
 test("CSV has one line per epoch, quotes names that need it, and leaves NaN empty", () => {
   const history = new History();
   history.load(['a, "x"'], new Float32Array([0, 0.5, 1, NaN]).buffer);
-  assert.equal(history.csv(), 'epoch,learning_rate,kl_weight,"a, ""x"""\n0,0.5,1,\n');
+  assert.equal(asCsv([["this run", history]]), 'epoch,learning_rate,kl_weight,"a, ""x"""\n0,0.5,1,\n');
 });
 
 test("the cursor starts at the last epoch, steps, jumps, and stays within the epochs", () => {
@@ -55,4 +55,29 @@ test("the axis of epochs ends where the run will, but never far beyond the curve
   assert.equal(axisEnd(250, 400), 399);
   assert.equal(axisEnd(6, 400, true), 5);
   assert.equal(axisEnd(1, null), 1);
+});
+
+test("CSV of several runs says in each line which run it is, and leaves empty what a run has not", () => {
+  const [one, other] = [new History(), new History()];
+  one.load(["a"], new Float32Array([0, 0.5, 1, 3]).buffer);
+  other.load(["b"], new Float32Array([0, 0.5, 1, 4]).buffer);
+  assert.equal(asCsv([["x, y", one], ["z", other]]),
+    'run,epoch,learning_rate,kl_weight,a,b\n"x, y",0,0.5,1,3,\nz,0,0.5,1,,4\n');
+});
+
+test("smoothing is the mean that pandas' ewm(alpha=1 - weight) gives, and passes over what is not a number", () => {
+  assert.deepEqual(smoothed([1, 2, 3], 0), [1, 2, 3]);
+  const [first, second, third] = smoothed([4, 1, 7], 0.5);
+  assert.equal(first, 4);
+  assert.equal(second, 2); // (1 + 0.5 * 4) / 1.5
+  assert.ok(Math.abs(third - (7 + 0.5 + 1) / 1.75) < 1e-12);
+  assert.deepEqual(smoothed([4, NaN, 4], 0.9), [4, NaN, 4]);
+});
+
+test("a row is found by its epoch, wherever it stands", () => {
+  const history = new History();
+  history.load(["a"], new Float32Array([0, 0, 0, 5, 10, 0, 0, 6]).buffer);
+  assert.equal(rowOf(history, 10).a, 6);
+  assert.equal(rowOf(history, 0).a, 5);
+  assert.equal(rowOf(history, 3), null);
 });

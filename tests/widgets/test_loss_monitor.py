@@ -2,14 +2,17 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small import SMALL
 
 import scarches_widgets as sca
+from scarches_widgets.data.names import DataError
 from scarches_widgets.training.events import EpochEnded, RunEnded, RunStarted, StepEnded
 from scarches_widgets.training.run import TrainingRun
 from scarches_widgets.widgets import LossMonitor
@@ -46,7 +49,8 @@ class Watched(LossMonitor):
 
 def rows_of(monitor):
     """The history as a page would put it together from the state."""
-    return np.frombuffer(monitor.get_state("values")["values"], dtype=np.float32).reshape(-1, 3 + len(monitor.series))
+    n = len([one for one in monitor.series if one["run"] == "0"])
+    return np.frombuffer(monitor.get_state("values")["values"]["0"], dtype=np.float32).reshape(-1, 3 + n)
 
 
 def wait_until(condition, seconds=10):
@@ -103,11 +107,21 @@ def test_a_monitor_of_a_paused_run_puts_what_there_was_into_its_state(endless):
 
     class Listened(LossMonitor):
         def send_state(self, key=None):
-            told.append((key, len(self._rows)))
+            told.append((key, sum(len(track.rows) for track in self._tracks)))
             super().send_state(key)
 
     Listened(run)
     assert (["values", "info"], len(run.epochs)) in told  # a message alone would come before the page listens
+
+
+def received_by(monitor) -> int:
+    """Epochs that messages have told without a gap, after those that came with the chart."""
+    received = None
+    for _, content, buffers in monitor.sent:
+        for part, rows in zip(content["parts"], buffers):
+            assert part == {"key": "0", "start": part["start"] if received is None else received}
+            received = part["start"] + len(rows) // (4 * (3 + len(monitor.series)))
+    return received
 
 
 def test_messages_are_few_small_and_without_gap():
@@ -115,16 +129,11 @@ def test_messages_are_few_small_and_without_gap():
     monitor = Watched(run)
     start = time.monotonic()
     run.start().wait(60)
-    wait_until(lambda: monitor.status == "done" and sum(len(b[0]) for _, _, b in monitor.sent) > 0)
-    wait_until(lambda: monitor._sent == 10_000)
+    wait_until(lambda: monitor.status == "done" and any(b for _, _, b in monitor.sent))
+    wait_until(lambda: len(monitor.history) == 10_000 and received_by(monitor) == 10_000)
     elapsed = time.monotonic() - start
     assert len(monitor.sent) <= 10 * elapsed + 2
-    assert sum(len(buffers[0]) + 500 for _, _, buffers in monitor.sent) <= 1.5e6
-    received = 0
-    for _, content, buffers in monitor.sent:
-        assert content["start"] == received
-        received += len(buffers[0]) // (4 * (3 + len(monitor.series)))
-    assert received == 10_000
+    assert sum(len(b"".join(buffers)) + 500 for _, _, buffers in monitor.sent) <= 1.5e6
 
 
 def test_pause_resume_and_stop_are_what_the_buttons_send(endless):
@@ -190,6 +199,172 @@ def test_the_page_can_write_no_trait_of_the_monitor(endless):
     monitor = LossMonitor(endless[0])
     monitor.set_state({"status": "done", "series": [], "figure": {}, "values": None, "error": {}, "_esm": "forged"})
     assert monitor.status == "ready" and monitor.error is None and monitor._esm != "forged"
+
+
+# Several runs, recorded runs, others' loops
+
+
+def trained(n_epochs=5):
+    run = TrainingRun(script(n_epochs))
+    run.start().wait(10)
+    return run
+
+
+def test_runs_are_drawn_together_by_name_each_in_a_colour_of_its_own(tmp_path):
+    path = LossMonitor(trained(8)).record(tmp_path / "first.json", "a record")
+    monitor = LossMonitor(trained(5), compare={"lr=0.1": trained(3)}, name="now")
+    monitor.add(path)
+    monitor.add(trained(4).history)
+    assert [one["name"] for one in monitor.runs] == ["now", "lr=0.1", "a record", "run 4"]
+    assert len({one["colour"] for one in monitor.runs}) == 4
+    colours = {(one["run"], one["colour"]) for one in monitor.series}
+    assert colours == {(one["key"], one["colour"]) for one in monitor.runs}, "by run, whatever the term"
+    facts = monitor.get_state("info")["info"]["runs"]
+    standing = [(facts[one["key"]]["n_epochs"], facts[one["key"]]["best_epoch"]) for one in monitor.runs]
+    assert standing == [(5, 4), (3, 2), (8, 7), (4, 3)]
+    values = monitor.get_state("values")["values"]
+    for one in monitor.runs:
+        keys = [line["key"] for line in monitor.series if line["run"] == one["key"]]
+        rows = np.frombuffer(values[one["key"]], dtype=np.float32).reshape(-1, 3 + len(keys))
+        expected = monitor.histories[one["name"]]["val_unweighted_loss"]
+        np.testing.assert_allclose(rows[:, 3 + keys.index("val_unweighted_loss")], expected, rtol=1e-6)
+    monitor.remove("a record")
+    assert [one["name"] for one in monitor.runs] == ["now", "lr=0.1", "run 4"]
+
+
+def test_a_run_that_cannot_be_compared_is_refused_with_the_reason(monkeypatch):
+    monkeypatch.setattr("scarches_widgets.widgets.loss_monitor.figure_item", lambda figure: {})
+    monitor = LossMonitor(trained())
+    with pytest.raises(DataError, match="has no epochs yet"):
+        monitor.add(TrainingRun(script(3)))
+    with pytest.raises(DataError, match="called 'this run' already"):
+        monitor.add(trained(), "this run")
+    with pytest.raises(TypeError, match="was given a int"):
+        monitor.add(3)
+    monitor.add(trained())
+    with pytest.raises(DataError, match=r"is called 'run 22'\. Did you mean 'run 2'\?"):
+        monitor.remove("run 22")
+    for _ in range(4):
+        monitor.add(trained())
+    with pytest.raises(DataError, match="6 runs are drawn already"):
+        monitor.add(trained())
+
+
+def test_a_model_that_is_trained_again_can_be_compared_with_its_earlier_runs_by_a_click():
+    class Model:
+        run = history = None
+
+        def watch_runs(self, watcher):
+            self.watcher = watcher
+
+    model = Model()
+    monitor = LossMonitor(model)
+    for n in (3, 4):
+        model.watcher(trained(n))
+    assert monitor.get_state("info")["info"]["n_earlier"] == 1
+    click(monitor, op="overlay")
+    assert {name: len(history) for name, history in monitor.histories.items()} == {"this run": 4, "run 1": 3}
+    assert monitor.get_state("info")["info"]["n_earlier"] == 0
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_code_draws_what_the_page_shows(several, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pd.DataFrame, "plot", lambda frame, **options: drawn.append((frame, options)))
+    run = trained(30)
+    monitor = LossMonitor(run, compare={'an "other"': trained(20)} if several else None)
+    monitor.set_state({"log_scale": True, "smoothing": 0.6, "shown_terms": ["kl_latent"], "hidden_runs": ["7", []]})
+    assert monitor.script == monitor.code() and monitor.hidden_runs == []
+    exec(monitor.code(), {"monitor": monitor})
+    [(frame, options)] = drawn
+    assert options == {"logy": True} and len(frame) == 30
+    ours = frame["this run"] if several else frame
+    np.testing.assert_allclose(ours["val_kl_latent"], run.history["val_kl_latent"].ewm(alpha=0.4).mean())
+    assert list(ours) == ["train_kl_latent", "val_kl_latent"]
+    if several:
+        monitor.set_state({"hidden_runs": ["0"]})
+        exec(monitor.code(), {"monitor": monitor})
+        assert list(drawn[1][0].columns.get_level_values(0).unique()) == ['an "other"']
+
+
+def test_what_a_page_would_not_send_is_not_taken():
+    monitor = LossMonitor(trained())
+    before = monitor.smoothing, monitor.log_scale, monitor.shown_terms, monitor.speed
+    unfit = {"smoothing": [1.0, "x", None, True], "log_scale": [1], "shown_terms": [3, None], "speed": [2, None]}
+    for name, values in unfit.items():
+        for value in values:
+            monitor.set_state({name: value})
+    assert (monitor.smoothing, monitor.log_scale, monitor.shown_terms, monitor.speed) == before
+
+
+def test_a_recorded_run_is_played_paused_made_faster_and_played_again(tmp_path):
+    run = trained(20)
+    run.epochs[:] = [replace(epoch, seconds=30) for epoch in run.epochs]
+    path = LossMonitor(run).record(tmp_path / "run.json")
+    monitor = LossMonitor.replay(path, speed=2)
+    wait_until(lambda: monitor.run.started is not None)
+    assert monitor.speed == 2 and monitor.get_state("info")["info"]["controls"] == ("pause", "speed")
+    click(monitor, op="pause")
+    wait_until(lambda: monitor.status == "paused")
+    monitor.set_state({"speed": 0})
+    click(monitor, op="stop", when="batch")
+    assert monitor.status == "paused", "a record is not stopped"
+    click(monitor, op="resume")
+    wait_until(lambda: monitor.status == "done" and len(rows_of(monitor)) == 20)
+    first = monitor.run
+    click(monitor, op="again")
+    wait_until(lambda: monitor.run is not first and monitor.status == "done" and len(rows_of(monitor)) == 20)
+    assert monitor.get_state("info")["info"]["n_earlier"] == 0
+
+
+def test_any_loop_is_watched_and_one_that_is_left_ends():
+    monitor = LossMonitor(name="my loop")
+    for i in monitor.wrap(range(4)):
+        monitor.log({"train_loss": 4.0 - i}, val_loss=5.0 - i)
+    wait_until(lambda: monitor.status == "done" and len(rows_of(monitor)) == 4)
+    assert [one["key"] for one in monitor.series] == ["train_loss", "val_loss"]
+    assert monitor.get_state("info")["info"]["max_epochs"] == 4
+    for _ in monitor.wrap(iter("abc")):
+        monitor.log(loss=1.0)
+        break
+    wait_until(lambda: monitor.status == "done" and len(rows_of(monitor)) == 1)
+    assert monitor.run.ended.reason == "the loop was left"
+    monitor.log(loss=2.0)  # a callback, which knows no loop
+    wait_until(lambda: monitor.status == "running" and len(rows_of(monitor)) == 1)
+
+
+def test_losses_that_come_later_than_the_first_epoch_get_a_curve_of_their_own(tmp_path):
+    monitor = LossMonitor()
+    for epoch in range(6):
+        monitor.log({"loss": 1.0, **({"val_loss": 2.0} if epoch % 2 else {})})
+    wait_until(lambda: len(monitor.series) == 2 and len(rows_of(monitor)) == 6)
+    np.testing.assert_array_equal(rows_of(monitor)[:, 4], [np.nan, 2] * 3)
+
+
+def test_a_csv_file_is_shown_as_a_run(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,elbo_train,elbo_validation\n0,3,4\n1,2,3\n")
+    monitor = LossMonitor.from_csv(path, follow=False)
+    wait_until(lambda: monitor.status == "done" and len(rows_of(monitor)) == 2)
+    assert monitor.runs[0]["name"] == "metrics" and monitor.shown_terms == ["elbo"]
+
+
+def test_what_the_course_says_stands_among_the_notes():
+    run = TrainingRun(spoilt(script(30)))
+    monitor = LossMonitor(run)
+    run.start().wait(10)
+    wait_until(lambda: monitor.status == "done")
+    notes = monitor.get_state("info")["info"]["notes"]
+    assert notes[0]["level"] == "error" and "is not a number in epoch 20" in notes[0]["text"]
+    assert notes[-1]["text"] == "Run done: all epochs done."
+
+
+def spoilt(events):
+    for event in events:
+        if type(event).__name__ == "EpochEnded" and event.epoch >= 20:
+            yield replace(event, train={**event.train, "unweighted_loss": np.nan})
+        else:
+            yield event
 
 
 json_values = st.recursive(

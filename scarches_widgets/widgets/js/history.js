@@ -55,19 +55,47 @@ export class History {
   row(i) {
     return Object.fromEntries(this.names.map((name) => [name, this.columns[name][i]]));
   }
+}
 
-  /** As text with a header; cells of names are quoted where they need to be. */
-  csv() {
-    const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-    const lines = [this.names.map(quoted).join(",")];
-    for (let i = 0; i < this.length; i += 1) {
-      lines.push(this.names.map((name) => {
-        const value = this.columns[name][i];
-        return Number.isNaN(value) ? "" : String(value);
-      }).join(","));
+/**
+ * The exponential mean of a column, in which each epoch before weighs `weight` times the one after it; not biased towards
+ * the first value. NaN stays NaN and counts for nothing.
+ */
+export function smoothed(values, weight) {
+  if (!weight) return values;
+  let sum = 0;
+  let weights = 0;
+  return values.map((value) => {
+    if (!Number.isFinite(value)) return NaN;
+    sum = value + weight * sum;
+    weights = 1 + weight * weights;
+    return sum / weights;
+  });
+}
+
+const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+const cell = (value) => (value === undefined || Number.isNaN(value) ? "" : String(value));
+
+/** Histories as text with a header, one line per epoch; of several [name, history], the name in front of each line. */
+export function asCsv(runs) {
+  const names = [...new Set(runs.flatMap(([, history]) => history.names))];
+  const several = runs.length > 1;
+  const lines = [(several ? ["run", ...names] : names).map(quoted).join(",")];
+  for (const [name, history] of runs) {
+    for (let i = 0; i < history.length; i += 1) {
+      const cells = names.map((key) => cell(history.columns[key]?.[i]));
+      lines.push((several ? [quoted(name), ...cells] : cells).join(","));
     }
-    return lines.join("\n") + "\n";
   }
+  return lines.join("\n") + "\n";
+}
+
+/** The row of an epoch; null if the run has none. Epochs ascend, and mostly each is its own row. */
+export function rowOf(history, epoch) {
+  const { epoch: epochs } = history.columns;
+  if (epochs[epoch] === epoch) return history.row(epoch);
+  const i = epochs.indexOf(epoch);
+  return i < 0 ? null : history.row(i);
 }
 
 /** Where the cursor goes: a row, or null before there are any. */

@@ -1,0 +1,147 @@
+/** The chart of losses: raw and smoothed curves of every run, as far as they are to be seen; marks and the cursor. */
+import { embedFigure, paint, readable } from "./bokeh_figure.js";
+import { element } from "./common.js";
+import { axisEnd, smoothed } from "./history.js";
+
+const ENDED = ["done", "stopped", "failed"];
+const FAINT = 0.25; // opacity of the raw curve behind its smoothed one
+
+/** Draws nothing before there are series. */
+export function chartOf(model, store, host, signal) {
+  let figure = null;
+  let embedding = 0;
+  let dark = false;
+  let inner = null;
+  signal.addEventListener("abort", () => inner?.abort());
+
+  async function embed() {
+    inner?.abort();
+    figure = null;
+    const item = model.get("figure");
+    if (!item?.doc) {
+      host.replaceChildren(element("p", { class: "scaw-soft" }, "Waiting for the first epoch."));
+      return;
+    }
+    const mine = (embedding += 1);
+    inner = new AbortController();
+    host.replaceChildren();
+    try {
+      const embedded = await embedFigure(host, item, model.get("bokeh_version"), inner.signal);
+      if (!embedded || mine !== embedding) return;
+      figure = embedded;
+    } catch (error) {
+      host.replaceChildren(element("p", { class: "scaw-problem" }, `The chart could not be drawn: ${error.message}`));
+      return;
+    }
+    colour();
+    fill();
+    setLog();
+    host.dataset.ready = "true";
+  }
+
+  const isSeen = (one) => {
+    const terms = model.get("shown_terms");
+    const isShown = store.n > 1 ? terms[0] === one.term : terms.includes(one.term);
+    return isShown && !model.get("hidden_runs").includes(one.run);
+  };
+  const seen = () => model.get("series").filter(isSeen);
+  const line = (kind, one) => figure.named(`${kind}:${one.run}:${one.key}`);
+
+  function colour() {
+    if (!figure) return;
+    paint(figure.document, dark, host);
+    for (const one of model.get("series")) {
+      for (const kind of ["raw", "smooth"]) if (line(kind, one)) line(kind, one).glyph.line_color = readable(one.colour, dark);
+    }
+  }
+
+  function fill() {
+    if (!figure) return;
+    for (const [key, history] of store.histories) {
+      const source = figure.named(`raw:${key}`);
+      if (source) source.data = { ...history.columns };
+    }
+    show();
+    mark();
+  }
+
+  function grow(fresh) {
+    if (!figure) return;
+    for (const [key, rows] of fresh) {
+      const source = figure.named(`raw:${key}`);
+      const { length, columns } = store.histories.get(key);
+      if (!source) continue;
+      if (rows.epoch.length === length) source.data = { ...columns };
+      else source.stream(rows);
+    }
+    if (fresh.size && model.get("smoothing")) smooth();
+    mark();
+  }
+
+  function smooth() {
+    const weight = model.get("smoothing");
+    for (const [key, history] of store.histories) {
+      const source = figure.named(`smooth:${key}`);
+      const keys = new Set(seen().filter((one) => one.run === key).map((one) => one.key));
+      if (!source || !keys.size) continue;
+      const columns = Object.entries(history.columns).map(([name, values]) => [name, keys.has(name) ? smoothed(values, weight) : values]);
+      source.data = Object.fromEntries(columns);
+    }
+  }
+
+  /** Show what is to be seen, smoothed or not. */
+  function show() {
+    if (!figure) return;
+    const isSmooth = model.get("smoothing") > 0;
+    if (isSmooth) smooth();
+    for (const one of model.get("series")) {
+      const [raw, mean] = [line("raw", one), line("smooth", one)];
+      if (!raw) continue; // of a chart that is being replaced
+      raw.glyph.line_alpha = isSmooth ? FAINT : 1;
+      raw.visible = isSeen(one);
+      mean.visible = isSmooth && isSeen(one);
+    }
+  }
+
+  function mark() {
+    if (!figure) return;
+    const { info, histories } = store;
+    const last = Math.max(0, ...[...histories.values()].map(({ columns }) => columns.epoch.at(-1) ?? 0));
+    if (!store.history.length && store.n < 2) return;
+    const end = axisEnd(last + 1, info.max_epochs, ENDED.includes(model.get("status")));
+    const isAlone = store.n === 1; // of several, each has its best epoch, which their list tells
+    figure.named("epochs").setv({ start: -0.02 * end, end: 1.02 * end });
+    figure.named("best").location = isAlone ? info.best_epoch ?? null : null;
+    figure.named("warm-up").setv({ left: 0, right: info.warm_up_until ?? 0, visible: isAlone && Boolean(info.warm_up_until) });
+  }
+
+  function setLog() {
+    if (!figure) return;
+    const { Bokeh } = figure;
+    const plot = figure.named("chart");
+    const kind = model.get("log_scale") ? "Log" : "Linear";
+    if (plot.y_scale.type === `${kind}Scale`) return;
+    const [axis] = plot.left;
+    const make = (name, attributes = {}) => new (Bokeh.Models.get(name))(attributes);
+    plot.y_scale = make(`${kind}Scale`);
+    axis.setv({
+      ticker: make(kind === "Log" ? "LogTicker" : "BasicTicker"),
+      formatter: make(kind === "Log" ? "LogTickFormatter" : "BasicTickFormatter"),
+    });
+  }
+
+  return {
+    embed, fill, grow, mark, show, setLog, seen,
+    setDark(value) { dark = value; colour(); },
+    cursor(epoch) { const span = figure?.named("cursor"); if (span) span.location = epoch; },
+    /** The epoch below the pointer; null beside the curves. */
+    epochAt({ clientX, clientY }) {
+      const frame = figure?.view?.frame;
+      if (!frame) return null;
+      const { left, top } = host.firstElementChild.getBoundingClientRect();
+      const [x, y] = [clientX - left, clientY - top];
+      return frame.bbox.contains(x, y) ? Math.round(frame.x_scale.invert(x)) : null;
+    },
+    get view() { return figure?.view; },
+  };
+}

@@ -1,6 +1,13 @@
-import { element } from "./js/common.js";
+import { download, element, follow, followMessages, listen } from "./js/common.js";
 import { actionButton } from "./js/actions.js";
 import { panelOf } from "./js/panel.js";
+
+const PRESETS = [
+  ["teaching", "Teaching", "As many epochs as take a minute here, measured on a few steps"],
+  ["default", "Default", "Our schedule"],
+  ["published", "Published", "The schedule of the paper"],
+];
+const BUSY = ["running", "pausing", "paused", "stopping"];
 
 function steer(send, signal) {
   let paused = false;
@@ -24,13 +31,57 @@ function steer(send, signal) {
   };
 }
 
+/** Whole schedules, settings as a file, what it will cost, and a run to go on with. */
+const settingsBar = (model) => (signal) => {
+  const send = (content) => model.send({ values: model.get("values"), ...content });
+  const presets = PRESETS.map(([name, label, title]) => actionButton(label, () => send({ op: "preset", name }), signal, { title }));
+  const cost = actionButton("Estimate time", () => send({ op: "estimate" }), signal, { title: "Measure a few steps" });
+  const save = actionButton("Save settings", () => send({ op: "save" }), signal);
+  const file = element("input", { type: "file", accept: ".json,application/json", hidden: true, "aria-label": "File of settings" });
+  const load = actionButton("Load settings…", () => file.click(), signal);
+  const said = element("span", { class: "scaw-hint", role: "status" });
+  const goOn = actionButton("Go on with it", () => send({ op: "go_on" }), signal);
+  const words = element("span", {});
+  const left = element("div", { class: "scaw-notice scaw-warning scaw-left" }, words, " ", goOn.node);
+  const estimate = element("p", { class: "scaw-estimate" });
+  const buttons = [...presets, cost, save, load, goOn];
+  const node = element("div", { class: "scaw-settings" }, left,
+    element("div", { class: "scaw-row", role: "group", "aria-label": "Settings" },
+      element("span", { class: "scaw-soft" }, "Presets"), ...presets.map((one) => one.node), cost.node, save.node, load.node, file, said),
+    estimate);
+  listen(file, "change", async () => {
+    if (file.files.length) send({ op: "load", text: await file.files[0].text() });
+    file.value = "";
+  }, signal);
+  followMessages(model, (content) => {
+    if (content?.op !== "saved") return;
+    download(`${model.get("model_name").toLowerCase()}_settings.json`, new Blob([content.text], { type: "application/json" }));
+    said.textContent = `Saved; their fingerprint, ${content.sha256.slice(0, 8)}…, is noted in adata.uns["scarches_widgets"]["training"].`;
+  }, signal);
+  const show = () => {
+    const status = model.get("status");
+    node.hidden = status === "empty";
+    const busy = BUSY.includes(status);
+    for (const one of buttons) one.enable(!busy);
+    cost.enable(!busy && !model.get("blocked"));
+    left.hidden = !model.get("resumable") || busy;
+    words.textContent = model.get("resumable");
+    estimate.textContent = model.get("estimate");
+    estimate.hidden = !estimate.textContent;
+  };
+  follow(model, ["status", "blocked", "resumable", "estimate"], show, signal);
+  follow(model, ["values"], () => { said.textContent = ""; }, signal);
+  show();
+  return node;
+};
+
 function render({ model, el }) {
   const result = (status) => {
     const how = status === "done" ? "Trained." : "Stopped; the model is usable as it is.";
     return `${how} In Python it is this panel's .model; .monitor shows its loss curve.`;
   };
   return panelOf({ model, el }, {
-    name: "Training panel", title: `Train ${model.get("model_name")}`, steer, result,
+    name: "Training panel", title: `Train ${model.get("model_name")}`, steer, result, before: [settingsBar(model)],
     start: { label: "Train", again: "Train anew", op: "train" },
   });
 }

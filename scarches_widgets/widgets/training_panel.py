@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -24,6 +26,8 @@ from ..training.plan import METRICS, EarlyStopping
 from .base import HERE, inlined
 from .form import Choice, Form, as_arguments, as_entry, choices_of, columns_of, fields_of, key_field
 from .panel import Panel, collected_warnings, remark, remark_of
+from .training_config import Runs, Settings
+from .training_settings import NOTED, WithSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,18 +43,22 @@ MANY_LEVELS = 100  # of a column whose levels are offered as the unlabelled cate
 OF_COLUMNS = (check_keys, check_categorical, check_continuous, check_size_factors)  # quick, and anew with each choice
 OF_VALUES = tuple(check for check in CHECKS if check not in OF_COLUMNS)  # once per matrix, on a thread
 TRAINING, STOPPING = "Training", "Early stopping"  # headings of the form
-NOTED = "scarches_widgets"  # where Model.setup_anndata notes its keys in adata.uns
 
 
-class TrainingPanel(Panel):
+class TrainingPanel(WithSettings, Panel):
     """Train a model by filling in a form.
 
     Parameters
     ----------
     adata
-        The cells; for a model of several modalities also a MuData. Not modified.
+        The cells; for a model of several modalities also a MuData. Not modified, but for the note of `save_settings`.
     model
         Class of the model, or its name in `sca.models`.
+    checkpoint_dir
+        Folder in which each run keeps its settings and checkpoints, in a folder of its own. If the kernel died during
+        the last one, a new panel with the same folder has its settings and offers to go on with it, to the same bits.
+    checkpoint_every
+        Least seconds between two checkpoints.
     **options
         What is to be filled in at first: keys of the data, options of the model, options of `train()`.
 
@@ -72,16 +80,35 @@ class TrainingPanel(Panel):
 
     _esm = inlined(HERE / "training_panel.js")
     model_name = traitlets.Unicode().tag(sync=True)
+    resumable = traitlets.Unicode().tag(sync=True)  # what can be gone on with, in words; empty if nothing
+    estimate = traitlets.Unicode().tag(sync=True)  # what the training will cost, in words; empty if not measured
 
     commands = {  # noqa: RUF012
         "train": "_click_train",
         "pause": "_click_pause",
         "resume": "_click_resume",
         "stop": "_click_stop",
+        "preset": "_click_preset",
+        "estimate": "_click_estimate",
+        "save": "_click_save",
+        "load": "_click_load",
+        "go_on": "_click_go_on",
     }
     work = "training"
 
-    def __init__(self, adata: AnnData | None = None, model: str | type[Model] = "SCVI", **options: Any):
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        model: str | type[Model] = "SCVI",
+        *,
+        checkpoint_dir: str | os.PathLike | None = None,
+        checkpoint_every: float = 10.0,
+        **options: Any,
+    ):
+        self._runs = None if checkpoint_dir is None else Runs(checkpoint_dir)
+        self._folder: Path | None = None  # of the last run
+        self._kept: Settings | None = None  # with which that run was begun
+        self._checkpoint_every = checkpoint_every
         self._class = _model_class(model)
         self.adata = _checked(as_one_anndata(adata) if self._var_keys else adata)
         self.model: Model | None = None
@@ -89,6 +116,8 @@ class TrainingPanel(Panel):
         form = self._drawn()
         noted = {key: value for key, value in self._noted().items() if form[key].problem(value) is None}
         super().__init__(form, noted, _flat(options), facts=self._facts(), model_name=self._class.__name__)
+        if self._runs is not None:
+            self._offer_to_go_on(fill_in=not options)
 
     def _drawn(self) -> Form:
         """The form for this model and these cells."""
@@ -260,8 +289,13 @@ class TrainingPanel(Panel):
 
     # Training
 
-    def train(self) -> TrainingRun:
+    def train(self, resume: bool = False) -> TrainingRun:
         """Train a new model as the form says, in the background; what a click on Train does.
+
+        Parameters
+        ----------
+        resume
+            Go on with the run in `checkpoint_dir` that a dead kernel has left, with its settings.
 
         Returns
         -------
@@ -270,12 +304,15 @@ class TrainingPanel(Panel):
         Raises
         ------
         RuntimeError
-            If a training is under way, or the form is not fit; the text says what to mend.
+            If a training is under way, or the form is not fit; the text says what to mend. Or if there is nothing to go
+            on with.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._busy or not self._is_looking)
+            if resume:
+                self._take_up()
             self._begin()
-        return self._train()
+        return self._train(resume)
 
     def _click_train(self, content: dict, buffers: list) -> None:
         with self._lock:
@@ -283,7 +320,7 @@ class TrainingPanel(Panel):
             self._begin()
         self._in_background(self._train)
 
-    def _train(self) -> TrainingRun | None:
+    def _train(self, resume: bool = False) -> TrainingRun | None:
         """Build the model and start its run, for which `_begin` has made room."""
         try:
             self._enter("Preparing the model.")
@@ -296,11 +333,21 @@ class TrainingPanel(Panel):
                     self._end("stopped")
                     return None
                 self.model = model
+                if self._runs is not None and not resume:
+                    self._folder, self._kept = self._runs.begin(self.settings), self.settings
+                self.resumable = ""
             model.watch_runs(lambda run: self._attach(model, run))
-            return model.train(background=True, **self._options_of_training())
+            kept = {"checkpoint_dir": self._folder, "resume": resume, "checkpoint_every": self._checkpoint_every}
+            kept = {} if self._folder is None else kept
+            return model.train(background=True, **self._options_of_training(), **kept)
         except Exception as error:
             self._end("failed", error)
             raise
+
+    def _run_ended(self, run: TrainingRun) -> None:
+        if self._folder is not None:
+            Runs.end(self._folder, run.status)
+        super()._run_ended(run)
 
     def watch_runs(self, watcher: Callable[[TrainingRun], None]) -> None:
         """Call `watcher` with each `TrainingRun` of this panel from now on, before its first step."""
@@ -335,10 +382,11 @@ class TrainingPanel(Panel):
     def code(self) -> str:
         """Python for what is filled in; only what differs from the defaults is in it."""
         of_model = as_arguments(self._options_of_model())
+        kept = {"checkpoint_dir": str(self._folder), "resume": True} if self._kept == self.settings else {}
         return (
             "import scarches_widgets as sca\n\n"
             f"model = sca.models.{self._class.__name__}(adata{', ' + of_model if of_model else ''})\n"
-            f"model.train({as_arguments(self._options_of_training())})\n"
+            f"model.train({as_arguments(self._options_of_training() | kept)})\n"
         )
 
     def _summary(self) -> str:

@@ -7,6 +7,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from .lab import cut_off
+
 pytestmark = pytest.mark.browser
 
 EVIL = "<img src=x onerror='window.hacked = 1'>"
@@ -213,3 +215,38 @@ def test_a_query_is_mapped_by_a_click_and_a_panel_without_cells_says_how_to_give
     assert all(fits(view) for view in nb.widgets().all())
     nb.reload(MAPPER)
     expect(wait_for_status(nb, MAPPER, "done").locator(".scaw-results tbody tr")).to_have_count(len(cells))
+
+
+@pytest.mark.slow
+def test_presets_an_estimate_and_settings_as_a_file_and_what_is_changed_is_marked(notebook, tmp_path):
+    nb = notebook([CELLS, TRAINING.format("batch_key='batch', max_epochs=7")])
+    panel = ready(nb)
+    epochs = panel.locator("[data-option=max_epochs]")
+    expect(epochs.locator(".scaw-change")).to_have_text("changed; default: automatic")
+    expect(panel.locator("[data-option=batch_key]")).not_to_contain_text("changed")
+    with nb.page.expect_download() as download:
+        panel.get_by_role("button", name="Save settings").click()
+    expect(panel.locator(".scaw-settings [role=status]")).to_contain_text("fingerprint")
+    noted = "print(panel.settings.sha256 == adata.uns['scarches_widgets']['training']['sha256'])"
+    assert nb.execute(noted) == "True\n"
+    panel.get_by_role("button", name="Published").click()
+    expect(panel.locator("[data-option=schedule] .scaw-change")).to_contain_text("changed; default:")
+    expect(epochs.locator(".scaw-change")).to_be_hidden()
+    panel.get_by_role("button", name="Teaching").click()
+    expect(panel.locator(".scaw-estimate")).to_contain_text("Training will take about", timeout=60_000)
+    expect(panel.locator("[data-option=schedule] .scaw-change")).to_be_hidden()
+    path = tmp_path / "settings.json"
+    download.value.save_as(path)
+    panel.get_by_label("File of settings").set_input_files(path)
+    expect(epochs.locator("input")).to_have_value("7")
+    expect(panel.locator(".scaw-estimate")).to_be_hidden()
+    panel.get_by_role("button", name="Estimate time").click()
+    expect(panel.locator(".scaw-estimate")).to_contain_text("7 epochs", timeout=60_000)
+    path.write_text("{}")
+    panel.get_by_label("File of settings").set_input_files(path)
+    expect(panel.get_by_role("alert").first).to_contain_text("holds no settings of a training")
+    for theme in ("dark", "light"):
+        nb.set_theme(theme)
+        assert nb.axe() == [], theme
+    nb.resize(640)
+    assert cut_off(panel) == []

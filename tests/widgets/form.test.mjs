@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { barsInWords, percent, rectangles } from "../../scarches_widgets/widgets/js/bars.js";
 import {
-  advancedWords, byGroup, bySection, countChanged, entryOf, placeOf, UNREADABLE, withErrors,
+  advancedWords, byGroup, bySection, countChanged, defaultWords, entryOf, placeOf, UNREADABLE, withErrors,
 } from "../../scarches_widgets/widgets/js/form.js";
 import { progressShare, progressWords } from "../../scarches_widgets/widgets/js/panel.js";
 
@@ -22,6 +22,13 @@ test("an entry is what the control holds, as a number where a number is meant", 
   assert.equal(entryOf(choice, { selectedIndex: 2 }), "b");
   assert.equal(entryOf(choice, { selectedIndex: 0 }), null);
   assert.equal(entryOf(choice, { selectedIndex: -1 }), null);
+});
+
+test("a default is said as the form would show it", () => {
+  assert.equal(defaultWords(whole), "10");
+  assert.equal(defaultWords({ ...whole, default: null }), "automatic");
+  assert.equal(defaultWords({ kind: "switch", default: false }), "off");
+  assert.equal(defaultWords(choice), "none");
 });
 
 test("none is a choice, and a text that only looks like one is not", () => {

@@ -1,5 +1,8 @@
 """The training panel without a browser: what it tells a page, what a click does, what a forged message cannot do."""
 
+import re
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -14,8 +17,10 @@ from widgets.pages import click, enter, levels, looked, nothing_raised, texts, w
 
 import scarches_widgets as sca
 from scarches_widgets.data import validate as validation
-from scarches_widgets.widgets import LossMonitor, TrainingPanel, training_panel
+from scarches_widgets.training.estimate import Estimate
+from scarches_widgets.widgets import LossMonitor, TrainingPanel, training_panel, training_settings
 from scarches_widgets.widgets.panel import collected_warnings
+from scarches_widgets.widgets.training_config import Settings
 
 TINY = {"n_hidden": 16, "n_latent": 4, "batch_size": 64}
 
@@ -480,6 +485,131 @@ def test_the_anndata_stays_as_it_is(atlas):
         and list(adata.obsm) == list(atlas.obsm)
     )
     assert (adata.X != atlas.X).nnz == 0
+
+
+# Settings
+
+
+def test_presets_fill_in_a_schedule_and_leave_the_data_alone(panel):
+    panel.set(n_latent=5, dropout_rate=0.3)
+    panel.preset("published")
+    changed = panel.settings.options
+    assert changed == {"batch_key": "batch", "schedule": "published"}
+    click(panel, "preset", name="default")
+    wait_until(lambda: panel.settings.options == {"batch_key": "batch"})
+    with pytest.raises(ValueError, match=r"no preset 'publish'\. Did you mean 'published'"):
+        panel.preset("publish")
+    click(panel, "preset", name="__class__")
+    assert panel.status == "ready"
+
+
+def test_the_teaching_preset_takes_as_many_epochs_as_fit_a_minute_here(panel, monkeypatch):
+    slow = Estimate(9, seconds_per_epoch=5.0, max_epochs=40, memory=5 * 10**8, memory_limit=2 * 10**9)
+    monkeypatch.setattr(training_settings, "probe", lambda begin: slow)
+    panel.preset("teaching")
+    assert panel.values["max_epochs"] == 10 and panel.status == "ready"
+    assert panel.estimate.startswith("Training will take about 50 s: 10 epochs of 5 s, measured on 9 steps.")
+    assert "0.5 GB of the 2 GB" in panel.estimate
+    panel.set(max_epochs=11)
+    assert panel.estimate == "", "what was measured is told only of what is filled in"
+
+
+def test_an_estimate_is_measured_on_a_few_steps_and_leaves_the_last_training_as_it_is(panel):
+    run = panel.train()
+    assert run.wait(30) == "done"
+    panel.wait(10)
+    model, n = panel.model, len(run.epochs)
+    panel.set(max_epochs=100_000)
+    cost = panel.measure()
+    assert cost.max_epochs == 100_000 and cost.n_steps >= 2 and 0 < cost.seconds_per_epoch < 5
+    assert "100,000 epochs" in panel.estimate and cost.memory < cost.memory_limit
+    assert panel.model is model and panel.run is run and len(run.epochs) == n and panel.status == "ready"
+    enter(panel, n_latent=-1)
+    click(panel, "estimate")
+    assert "must be a whole number" in panel.error["what"]
+
+
+def test_settings_go_to_a_file_and_back_and_their_fingerprint_is_noted(panel, atlas, tmp_path):
+    adata = atlas.copy()
+    first = looked(TrainingPanel(adata, batch_key="batch", max_epochs=7, seed=3, **TINY))
+    path = first.save_settings(tmp_path / "settings.json")
+    note = adata.uns["scarches_widgets"]["training"]
+    assert note == {"model": "SCVI", "sha256": first.settings.sha256}
+    panel.set(dropout_rate=0.5)
+    panel.load_settings(path)
+    assert panel.values == first.values and panel.settings.sha256 == note["sha256"]
+    assert looked(TrainingPanel(adata)).code() != first.code(), "a note of settings is no key of the data"
+    sent = []
+    panel.send = lambda content, buffers=None: sent.append(content)
+    click(panel, "save")
+    panel.set(seed=9)
+    click(panel, "load", text=sent[0]["text"])
+    assert panel.values == first.values
+
+
+def test_settings_that_do_not_fit_change_nothing(panel, atlas, tmp_path):
+    before = dict(panel.values)
+    path = panel.save_settings(tmp_path / "settings.json")
+    text = path.read_text()
+    click(panel, "load", text=text.replace('"max_epochs": 2', '"max_epochs": 3'))
+    assert "were changed after they were saved" in panel.error["what"]
+    click(panel, "load", text="{}")
+    assert "holds no settings of a training" in panel.error["what"]
+    for wrong in (Settings("SCVI", {"n_latnet": 3}), Settings("SCVI", {"batch_key": "donor"}), Settings("SCANVI", {})):
+        path.write_text(wrong.as_json())
+        with pytest.raises((TypeError, ValueError), match=r"n_latent|batch_key|SCANVI"):
+            panel.load_settings(path)
+    assert panel.values == before
+    enter(panel, n_latent=-1)
+    with pytest.raises(ValueError, match="before the settings are saved"):
+        panel.save_settings(path)
+
+
+KILLED = """
+import os, sys, scarches_widgets as sca
+adata = sca.read("atlas.h5ad")
+keeping = dict(checkpoint_dir="runs", checkpoint_every=0.0)
+panel = sca.widgets.TrainingPanel(adata, batch_key="batch", max_epochs=12, **keeping, {options})
+def die(event):
+    if type(event).__name__ == "EpochEnded" and event.epoch == 5: os.kill(os.getpid(), 9)
+panel.watch_runs(lambda run: run.subscribe(die))
+panel.train().wait(120)
+"""
+
+
+def test_an_unfinished_run_of_another_model_is_not_offered_and_the_panel_says_why(atlas, tmp_path):
+    (tmp_path / "run-001" / "epoch-000002-step-00000000").mkdir(parents=True)
+    (tmp_path / "run-001" / "settings.json").write_text(Settings("SCANVI", {}).as_json())
+    panel = TrainingPanel(atlas, checkpoint_dir=tmp_path)
+    assert panel.resumable == "" and "These are settings of SCANVI" in panel.error["what"]
+
+
+@pytest.mark.slow
+def test_after_the_kernel_was_killed_a_new_panel_goes_on_to_the_same_bits(atlas, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    atlas.write_h5ad("atlas.h5ad")
+    options = ", ".join(f"{name}={value}" for name, value in TINY.items())
+    done = subprocess.run([sys.executable, "-c", KILLED.format(options=options)], timeout=120)
+    assert done.returncode == -9
+    adata = sca.read("atlas.h5ad")
+    panel = looked(TrainingPanel(adata, checkpoint_dir="runs"))
+    assert re.search(r"run-001 was left in epoch [56]: its kernel has ended", panel.resumable)
+    assert panel.values["max_epochs"] == 12 and panel.values["n_latent"] == 4
+    click(panel, "go_on")
+    assert panel.wait(60) == "done" and len(panel.run.epochs) == 12
+    whole = sca.models.SCVI(adata, batch_key="batch", n_hidden=16, n_latent=4)
+    whole.train(max_epochs=12, batch_size=64, progress=False)
+    assert fingerprint(panel.model) == fingerprint(whole)
+    assert 'checkpoint_dir="runs/run-001", resume=True' in panel.code()
+    assert panel.resumable == ""
+    with pytest.raises(RuntimeError, match="runs holds no unfinished run"):
+        panel.train(resume=True)
+    panel.set(max_epochs=1)
+    assert "checkpoint_dir" not in panel.code(), "those are of another run"
+    panel.train().wait(30)
+    assert (tmp_path / "runs" / "run-002" / "settings.json").exists()
+    with pytest.raises(RuntimeError, match=r"no checkpoint_dir was given"):
+        looked(TrainingPanel(adata)).train(resume=True)
 
 
 # Without a kernel, and against forgery

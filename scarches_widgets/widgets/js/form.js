@@ -49,6 +49,13 @@ export function withErrors(fields, remarks) {
   return fields.map((field) => field.name).filter((name) => (remarks[name] ?? []).some((one) => one.level === "error"));
 }
 
+/** A field's default, as the form would show it. */
+export function defaultWords(field) {
+  if (field.kind === "choice") return field.choices[placeOf(field, field.default)]?.label ?? "none";
+  if (field.kind === "switch") return field.default ? "on" : "off";
+  return field.default === null ? "automatic" : field.default === "" ? "empty" : String(field.default);
+}
+
 /** The line above the options that come second. */
 export function advancedWords(fields, values) {
   const changed = countChanged(fields, values);
@@ -85,8 +92,9 @@ function fieldOf(field, id) {
   const hint = element("span", { class: "scaw-hint", id: `${id}-hint` }, field.hint);
   const remarks = element("ul", { class: "scaw-remarks", id: `${id}-remarks`, hidden: true });
   const head = field.kind === "switch" ? element("div", { class: "scaw-switch" }, control, label) : null;
+  const changed = element("span", { class: "scaw-hint scaw-change", id: `${id}-changed` });
   const node = element("div", { class: "scaw-field", "data-option": field.name },
-    ...(head ? [head] : [label, control]), field.hint ? hint : null, remarks);
+    ...(head ? [head] : [label, control]), changed, field.hint ? hint : null, remarks);
   if (!field.hint) control.setAttribute("aria-describedby", `${id}-remarks`);
 
   return {
@@ -101,6 +109,12 @@ function fieldOf(field, id) {
       if (field.kind === "switch") control.checked = entry === true;
       else if (field.kind === "choice") control.selectedIndex = lineOf(control, placeOf(field, entry));
       else if (entry !== UNREADABLE) control.value = entry ?? "";
+    },
+    /** Say that the entry is not the default, and what that is; `field.default` of the data's keys is none. */
+    compare(entry) {
+      const isChanged = entry !== field.default && field.section !== "Data";
+      node.classList.toggle("scaw-changed", isChanged);
+      changed.textContent = isChanged ? `changed; default: ${defaultWords(field)}` : "";
     },
     mean(text) {
       if (field.optional && field.kind !== "choice") control.placeholder = text ? `automatic: ${text}` : "automatic";
@@ -165,6 +179,7 @@ export function formOf(model, signal, announce) {
     for (const [name, one] of drawn) {
       if (!one.isBeingTyped && one.entry !== values[name]) one.show(values[name]);
       one.mean(model.get("meanings")[name]);
+      one.compare(values[name]);
     }
     summary.textContent = advancedWords(model.get("fields").filter((field) => !field.main), values);
   }

@@ -128,7 +128,7 @@ def run_map_files_job(job: MapFilesJob, tell: Tell, progress: bool = True) -> Ma
 def run_train_job(job: TrainJob, tell: Tell, progress: bool = True) -> Model:
     """Train and save; `tell` is given each event."""
     check_target(job.out, job.overwrite)
-    adata = _without_batches(read(job.reference), job.batch_key, job.leave_out)
+    adata = without_batches(read(job.reference), job.batch_key, job.leave_out)
     model = _trained(job, adata, tell, progress)
     tell("Saved", {"path": str(job.out), "digest": model.save(job.out, overwrite=job.overwrite)})
     return model
@@ -196,23 +196,23 @@ def _split(job: MapJob) -> tuple[AnnData, AnnData]:
     """The reference's and the query's cells."""
     adata = read(job.reference)
     if job.query is not None:
-        query = _only_batches(read(job.query), job.batch_key, job.query_batches)
+        query = only_batches(read(job.query), job.batch_key, job.query_batches)
     elif job.query_batches:
-        query = _only_batches(adata, job.batch_key, job.query_batches)
+        query = only_batches(adata, job.batch_key, job.query_batches)
     else:
         raise ValueError(
             "There is no query. Give a file (query=…) or batches of the reference's file (query_batches=…)."
         )
     outside = job.query_batches if job.query is None else []
-    reference = _without_batches(_only_batches(adata, job.batch_key, job.reference_batches), job.batch_key, outside)
+    reference = without_batches(only_batches(adata, job.batch_key, job.reference_batches), job.batch_key, outside)
     return reference, query
 
 
-def _only_batches(adata: AnnData, batch_key: str | None, batches: list[str]) -> AnnData:
+def only_batches(adata: AnnData, batch_key: str | None, batches: list[str]) -> AnnData:
     return adata[_is_in(adata, batch_key, batches)].copy() if batches else adata
 
 
-def _without_batches(adata: AnnData, batch_key: str | None, batches: list[str]) -> AnnData:
+def without_batches(adata: AnnData, batch_key: str | None, batches: list[str]) -> AnnData:
     return adata[~_is_in(adata, batch_key, batches)].copy() if batches else adata
 
 

@@ -46,6 +46,8 @@ th.left, td.left { text-align: left; } th small { display: block; font-weight: n
 .scroll { overflow-x: auto; }
 figure { margin: 1rem 0; } img { max-width: 100%; background: #fff; border-radius: 6px; border: 1px solid var(--line); }
 figcaption { font-size: .9rem; }
+pre { overflow-x: auto; background: var(--panel); border: 1px solid var(--line); border-radius: 6px; padding: .7rem;
+      font-size: .85rem; }
 """
 
 
@@ -69,13 +71,17 @@ def write_report(path: Path, title: str, mapped: Mapped, reference: Model) -> No
     if mapped.tree is not None:
         body += _tree_section(mapped)
     body += ["<h2>Genes</h2>", f"<p>{_text(mapped.model.gene_report)}</p>"]
-    page = (
+    path.write_text(offline_page(title, "".join(body)), encoding="utf-8")
+
+
+def offline_page(title: str, body: str) -> str:
+    """A page in the reports' style that asks no other for anything and runs no script."""
+    return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        f"<title>{_text(title)}</title><style>{STYLE}</style></head><body><main>{''.join(body)}</main></body></html>\n"
+        f"<title>{_text(title)}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
     )
-    path.write_text(page, encoding="utf-8")
 
 
 def _summary(mapped: Mapped, reference: Model) -> str:

@@ -12,6 +12,7 @@ _HOMES = {
     "TreeEditor": "tree_editor",
     "SpatialMapper": "spatial_mapper",
     "ModelHub": "model_hub",
+    "Suite": "suite",
     "Exercise": "exercise",
     "Session": "session",
 }

@@ -86,8 +86,7 @@ class EmbeddingView(CellView):
         self.basis = find_basis(adata, basis)
         self._position = positions_in(adata, self.basis)
         ensure_loader()
-        name = self.basis.removeprefix("X_")
-        label = IN_WORDS.get(name, name)
+        label = _in_words(self.basis.removeprefix("X_"))
         many = adata.n_obs > cell_view.MOST_CELLS
         chart = cells_figure(adata.n_obs, f"{label} 1", f"{label} 2")
         if many:
@@ -140,6 +139,12 @@ class EmbeddingView(CellView):
             draw_groups(axis, self._position, codes, ("cells",), coloring.colours, self.mask)
         axis.set(xlabel=f"{self.label} 1", ylabel=f"{self.label} 2", aspect="equal")
         return picture_bytes(drawn, format, most_colours=256)
+
+
+def _in_words(name: str) -> str:
+    """An embedding's name in words; of one that was made from another, such as "scvi_tsne", both."""
+    of, _, how = name.rpartition("_")
+    return f"{IN_WORDS[how]} of {of}" if of and how in IN_WORDS else IN_WORDS.get(name, name)
 
 
 def find_basis(adata: AnnData, basis: str) -> str:

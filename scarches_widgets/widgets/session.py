@@ -150,10 +150,20 @@ class Session(CellsSelected, traitlets.HasTraits):
         """Make what is done in a widget of this package, from now on, part of the script."""
         follow(self, widget)
 
-    def record(self, step: Step) -> None:
-        """Note that something was done. A training that nothing was made of yet gives way to the next one."""
-        steps = self.steps[:-1] if self.steps and self.steps[-1].kind == step.kind == "train" else self.steps
-        self.steps = (*steps, step)
+    def record(self, step: Step, again: bool = False) -> None:
+        """Note that something was done; `again` says that it goes on from the last step of its kind, which it replaces.
+
+        A training that nothing was made of yet gives way to the next one, too.
+        """
+        steps = list(self.steps)
+        last = max((i for i, one in enumerate(steps) if again and one.kind == step.kind), default=None)
+        if last is not None:
+            steps[last] = step
+        elif steps and steps[-1].kind == step.kind == "train":
+            steps[-1] = step
+        else:
+            steps.append(step)
+        self.steps = tuple(steps)
 
     def make_tree(self, cells: str, keys: list[str]) -> Hierarchy:
         """A tree of the label columns `keys`, coarse to fine, of the AnnData that the script calls `cells`."""

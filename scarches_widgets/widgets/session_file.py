@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -95,14 +94,12 @@ def write_session(session: Session, path: Path) -> None:
         "review": session.held_review if session.review is None else session.review.to_json(),
     }
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
-    handle, name = tempfile.mkstemp(prefix=".session-", dir=here)
+    beside = here / f".{path.name}.{os.getpid()}.tmp"
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _saved(step: Step) -> dict[str, Any]:
@@ -110,7 +107,7 @@ def _saved(step: Step) -> dict[str, Any]:
     home = str(Path.home()) + os.sep
     code = "" if step.kind == "review" else step.text.replace(home, "~/")
     facts = json.loads(json.dumps(step.facts, default=str), parse_constant=lambda constant: None)
-    parts = {name: getattr(step, name) for name in ("kind", "title", "time")}
+    parts = {"kind": step.kind, "title": step.words, "time": step.time}
     return parts | {"code": code, "given": list(step.given), "then": list(step.then), "facts": facts}
 
 
@@ -180,6 +177,7 @@ def fitted(saved: SavedSession, adata: AnnData | None, folder: Path) -> dict[str
         },
         "steps": tuple(steps),
         "tree": None if saved.tree is None else Hierarchy.from_json(saved.tree),
+        "made_tree": None,
         "review": review,
         "held_review": held,
     }

@@ -65,7 +65,7 @@ class Step:
     kind
         "train", "map", "review", "tree", "tissue", "programs" or "models".
     title
-        In words.
+        In words; or a function that gives them.
     code
         Python that does it again; or, of what still goes on, a function that gives it.
     given, then
@@ -75,7 +75,7 @@ class Step:
     """
 
     kind: str
-    title: str
+    title: str | Callable[[], str]
     code: str | Callable[[], str]
     given: tuple[str, ...] = ()
     then: tuple[str, ...] = ()
@@ -83,28 +83,39 @@ class Step:
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
+    def words(self) -> str:
+        """The title as it is now."""
+        return self.title if isinstance(self.title, str) else self.title()
+
+    @property
     def text(self) -> str:
         """The code as it is now."""
         return self.code if isinstance(self.code, str) else self.code()
+
+    @property
+    def lines(self) -> tuple[list[str], list[str]]:
+        """Its imports, and its other lines without comments at the ends; no others, if nothing was done yet."""
+        imports, lines = [], []
+        for line in self.text.splitlines():
+            (imports if line.startswith(("import ", "from ")) else lines).append(line)
+        for end in (0, -1):
+            while lines and (not lines[end].strip() or lines[end].startswith("#")):
+                del lines[end]
+        return imports, lines
 
 
 def script_of(sources: Mapping[str, Source], steps: Iterable[Step]) -> str:
     """One script: imports, what is read, then the steps in their order."""
     imports = {READ: None}
     blocks = [[line for name, source in sources.items() for line in source.code(name)]]
-    for number, step in enumerate(steps, 1):
-        lines, code = [f"# {number}. {shown_line(step.title)}", *step.given], []
-        for line in step.text.strip().splitlines():
-            if line.startswith(("import ", "from ")):
-                imports[line] = None
-            else:
-                code.append(line)
-        while code and not code[0].strip():
-            del code[0]
-        blocks.append([*lines, *code, *step.then])
-    ordered = sorted(
-        imports, key=lambda line: (line == READ, "scarches_widgets" in line, line.startswith("from"), line)
-    )
+    number = 0
+    for step in steps:
+        needed, lines = step.lines
+        if lines:
+            number += 1
+            imports.update(dict.fromkeys(needed))
+            blocks.append([f"# {number}. {shown_line(step.words)}", *step.given, *lines, *step.then])
+    ordered = sorted(imports, key=lambda line: (line == READ, "scarches_widgets" in line, line))
     return "\n\n".join("\n".join(block) for block in [ordered, *blocks] if block) + "\n"
 
 
@@ -132,7 +143,7 @@ def _follow_training(session: Session, panel: Any) -> None:
             session.model = panel.model
             code = _stopped_alike(panel.code(), run)
             facts = {"model": name, **facts_of(run)}
-            given, then = (f"adata = {adata}",), ("reference_model = model",)
+            given, then = _bound(adata=adata), ("reference_model = model",)
             session.record(Step("train", f"Trained {name}: {_in_words(run)}", code, given, then, facts))
 
     panel.observe(record, "status")
@@ -150,7 +161,7 @@ def _follow_mapping(session: Session, panel: Any) -> None:
             what = "" if key is None else f", labels of {shown(key)}"
             onto = f"{type(panel.reference).__name__}{what}"
             title = f"Mapped {panel.query.n_obs:,} cells onto {onto}: {_in_words(panel.run)}"
-            given = (f"reference, query = {reference}, {query}",)
+            given = _bound(reference=reference, query=query)
             code = _stopped_alike(panel.code(), panel.run)
             session.record(Step("map", title, code, given, ("query_model = model",), facts_of(panel.run)))
 
@@ -158,33 +169,55 @@ def _follow_mapping(session: Session, panel: Any) -> None:
 
 
 def _follow_review(session: Session, view: Any) -> None:
-    session.review = view.review
-    given = (f"query = {session.name_of(view.adata, 'query')}",)
-    session.record(Step("review", "Reviewed predicted labels", view.code, given))
+    is_same, session.review = session.review is view.review, view.review
+    given = _bound(query=session.name_of(view.adata, "query"))
+
+    def title() -> str:
+        key = view.review.applied_key
+        written = "not applied yet" if key is None else f"applied as {shown(key)}"
+        return f"Reviewed {view.adata.n_obs:,} labels, {int(view.review.cells('decided').sum()):,} by hand; {written}"
+
+    session.record(Step("review", title, view.code, given), again=is_same)
 
 
 def _follow_tree(session: Session, editor: Any) -> None:
     tree = editor.hierarchy
-    made = session.made_tree if session.tree is tree else None
+    is_same = session.tree is tree
+    made = session.made_tree if is_same else None
     if made is None:
         made = f"tree = sca.hierarchy.Hierarchy.from_json({tree.to_json()!r})"
     session.tree = tree
-    title = f"Edited a tree of {len(tree.leaves()):,} cell types"
-    session.record(Step("tree", title, lambda: f"{made}\n{editor.code()}"))
+
+    def title() -> str:
+        n = len(tree.history)
+        return f"Made a tree of {len(tree.leaves()):,} cell types, {n:,} edit{'s' * (n != 1)}"
+
+    session.record(Step("tree", title, lambda: f"{made}\n{editor.code()}"), again=is_same)
 
 
 def _follow_tissue(session: Session, mapper: Any) -> None:
-    names = [session.name_of(mapper.reference, "tissue")]
+    names = {"reference": session.name_of(mapper.reference, "tissue")}
     if mapper.query is not None:
-        names.append(session.name_of(mapper.query, "query"))
-    to = ("reference", "query")[: len(names)]
-    given = (f"{', '.join(to)} = {', '.join(names)}",)
-    session.record(Step("tissue", "Placed cells in tissue", mapper.code, given))
+        names["query"] = session.name_of(mapper.query, "query")
+
+    def title() -> str:
+        if mapper.locations is None:
+            return f"Looked at a tissue of {mapper.reference.n_obs:,} cells"
+        return f"Placed {mapper.query.n_obs:,} cells in a tissue of {mapper.reference.n_obs:,}"
+
+    def code() -> str:  # of what was done; mapper.code() is of what is filled in, too
+        if mapper.locations is not None:
+            return mapper.code()
+        made = f"mapper = sca.widgets.SpatialMapper({', '.join(names)})"
+        assigned = mapper.assigned_code()
+        return "\n".join([made, *assigned]) if assigned else ""
+
+    session.record(Step("tissue", title, code, _bound(**names)))
 
 
 def _follow_programs(session: Session, view: Any) -> None:
     model, adata = session.name_of(view.model, "program_model"), session.name_of(view.adata, "program_cells")
-    session.record(Step("programs", "Looked at gene programs", view.code, (f"model, adata = {model}, {adata}",)))
+    session.record(Step("programs", "Looked at gene programs", view.code, _bound(model=model, adata=adata)))
 
 
 def _follow_hub(session: Session, hub: Any) -> None:
@@ -200,6 +233,12 @@ _FOLLOWERS: Mapping[str, Callable[[Any, Any], None]] = {
     "GenePrograms": _follow_programs,
     "ModelHub": _follow_hub,
 }
+
+
+def _bound(**names: str) -> tuple[str, ...]:
+    """A line that gives what the script calls one thing the name that a step's code has for it."""
+    names = {name: value for name, value in names.items() if name != value}
+    return (f"{', '.join(names)} = {', '.join(names.values())}",) if names else ()
 
 
 def facts_of(run: Any) -> dict[str, Any]:

@@ -548,7 +548,11 @@ class SpatialMapper(Panel, TissuePicture):
                 lines.append(test)
         written = [] if self._written_at is None else code_of_writing(self._form, values, self._written_at)
         *sight, shown_again = self._code_of_sight()
-        return "\n".join([*lines, "", *sight, *written, *self._assignments.code(), shown_again]) + "\n"
+        return "\n".join([*lines, "", *sight, *written, *self.assigned_code(), shown_again]) + "\n"
+
+    def assigned_code(self) -> list[str]:
+        """Lines by which a `mapper` assigns the names that were assigned here."""
+        return self._assignments.code()
 
     def _write_code(self, change: dict) -> None:
         with self._lock:

@@ -118,7 +118,7 @@ def test_a_file_brings_everything_back_and_names_no_cell(done, tmp_path):
     assert path.stat().st_size < 60_000
     again = Session(adata=query).load(path)
     assert again.selection.tolist() == session.selection.tolist() and again.color == "cell_type"
-    assert [step.title for step in again.steps] == [step.title for step in session.steps]
+    assert [step.words for step in again.steps] == [step.words for step in session.steps]
     assert again.tree.to_newick() == tree.to_newick()
     assert again.review.labels.tolist() == session.review.labels.tolist()
     assert again.review.rule == session.review.rule

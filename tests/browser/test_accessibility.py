@@ -150,3 +150,41 @@ def test_no_serious_fault_in_any_state_of_any_view_in_either_theme(notebook):
     for theme in ("dark", "light"):
         nb.set_theme(theme)
         assert nb.axe() == [], theme
+
+
+LABELLED = """
+import numpy as np
+from scarches_widgets.widgets import LabelReview, Suite
+rng = np.random.default_rng(0)
+labelled = query.copy()
+for name in ("a", "b"):
+    labelled.obs[f"predicted_{name}"] = rng.choice(["B cell", "T cell", "NK cell"], labelled.n_obs)
+    labelled.obs[f"uncertainty_{name}"] = rng.random(labelled.n_obs)
+labelled.obsm["X_umap"] = rng.normal(size=(labelled.n_obs, 2))
+reviews = [LabelReview(labelled), LabelReview(labelled, against="cell_type")]
+for review in reviews: review.wait(60)
+reviews[1].review.reject([0]); reviews[1].selection = range(5); reviews[1].apply("reviewed")
+suites = {step: Suite(model, labelled) for step in ("data", "train", "map", "tree", "share")} | {"monitor": Suite()}
+suites["tree"].make_tree(["type_level1", "cell_type"])
+for step, suite in suites.items(): suite.open_step(step)
+suites["data"].show_error(ValueError("This cannot be read. Choose another file."))
+display(*reviews, *suites.values())
+"""
+
+
+def test_no_serious_fault_in_reviews_and_in_the_steps_of_a_suite(notebook):
+    nb = notebook([DATA, LABELLED])
+    nb.run_all()
+    nb.page.wait_for_function("() => document.querySelectorAll('.scaw-suite').length === 6", timeout=60_000)
+    for css in ("training-panel", "mapping-panel", "label-review .scaw-dots", "tree-editor", "model-hub"):
+        nb.wait_for(f".scaw-suite .scaw-{css}", timeout=60)
+    assert "Nothing has been trained here yet" in nb.wait_for(".scaw-suite .scaw-locked-reason:visible").text_content()
+    nb.widgets("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    for theme in ("light", "dark"):
+        nb.set_theme(theme)
+        assert nb.axe() == [], theme
+    nb.restart_kernel()
+    nb.wait_for_text(".scaw-suite > .scaw-head .scaw-badge", "kernel gone")
+    for theme in ("dark", "light"):
+        nb.set_theme(theme)
+        assert nb.axe() == [], theme

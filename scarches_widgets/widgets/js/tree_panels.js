@@ -26,7 +26,7 @@ function keepingFocus(list, draw) {
 }
 
 export function problemsPanel(model, store, signal, { edit, forms, focusOn }) {
-  const list = element("ul", { class: "scaw-tree-rows" });
+  const list = element("ul", { class: "scaw-tree-rows", tabindex: "0", "aria-label": "Problems" });
   const note = element("p", { class: "scaw-hint" });
   const again = button("Show those set aside");
   const { summary, node } = panel("Problems", list, note, again);
@@ -80,7 +80,7 @@ const KINDS = {
 const STATES = { open: "", accepted: "accepted", vetoed: "vetoed" };
 
 export function proposalsPanel(model, store, signal, { ask, focusOn, announce }) {
-  const list = element("ol", { class: "scaw-tree-rows scaw-tree-proposals" });
+  const list = element("ol", { class: "scaw-tree-rows scaw-tree-proposals", tabindex: "0", "aria-label": "Proposals" });
   const all = button("Accept all that are open");
   const { summary, node } = panel("Proposals", element("p", { class: "scaw-hint" },
     "What learn_tree found when each data set predicted the other's labels. Later ones may need earlier ones."),
@@ -167,7 +167,7 @@ export function proposalsPanel(model, store, signal, { ask, focusOn, announce })
 }
 
 export function historyPanel(model, signal, { travel }) {
-  const list = element("ol", { class: "scaw-tree-rows scaw-tree-history" });
+  const list = element("ol", { class: "scaw-tree-rows scaw-tree-history", tabindex: "0", "aria-label": "Edits" });
   const note = element("p", { class: "scaw-hint" });
   const all = button("Undo all");
   const { summary, node } = panel("History", note, list, element("div", { class: "scaw-row" }, all));
@@ -217,7 +217,7 @@ export function comparePanel(model, store, signal, { ask, focusOn, mark }) {
   const problem = element("p", { class: "scaw-problem", role: "alert" });
   const go = button("Compare with this tree");
   const words = element("p", { class: "scaw-hint", role: "status" });
-  const list = element("ul", { class: "scaw-tree-rows" });
+  const list = element("ul", { class: "scaw-tree-rows", tabindex: "0", "aria-label": "Differences" });
   const paste = element("details", {}, element("summary", {}, "Paste a tree in Newick format"), field, problem, element("div", { class: "scaw-row" }, go));
   const { summary, node } = panel("Compare", element("fieldset", { class: "scaw-ways" }, element("legend", { class: "scaw-quiet" }, "Compare with"), ...labels), paste, words, list);
   let enabled = true;

@@ -23,6 +23,10 @@ LISTED = (
 )  # fmt: skip
 HERE = Path(__file__).parent
 TOURS = [folder / "notebooks" / "00_tour.ipynb" for folder in (HERE, HERE.parent)]  # in a wheel, in a checkout
+BINDER_NOTE = """
+This is a session on Binder: public and temporary. Upload no private data, type no passwords or tokens, and download
+what you want to keep. The limits above are the container's: beyond its memory the kernel is ended without a message.
+"""
 DEMO = {"n_obs": 4000, "n_vars": 600, "n_batches": 4, "n_types": 8}
 JOB_OPTIONS = (
     "query", "query_batches", "reference_batches", "model", "batch_key", "tree_key", "layer", "seed", "config", "train",
@@ -180,6 +184,7 @@ def map_(options: argparse.Namespace) -> None:
 
 def doctor(options: argparse.Namespace) -> None:
     """What is installed, what this process may use, and what will fit."""
+    from .hub.zenodo import on_binder
     from .training.limits import cells_that_fit, memory_limit, usable_cpus
 
     versions = {name: _version(name) for name in LISTED}
@@ -200,6 +205,8 @@ def doctor(options: argparse.Namespace) -> None:
     print(
         f"\n{facts['cpus']} CPUs and {facts['memory_gb']} GB of memory may be used; torch runs on {facts['devices']}."
     )
+    if on_binder():
+        print(BINDER_NOTE)
     print("Cells that can be trained on in memory (counts, one in ten above zero):")
     for genes, cells in facts["cells_that_fit"].items():
         print(f"  {genes:>12}  {cells:>12,}")

@@ -146,6 +146,16 @@ def test_doctor_names_versions_limits_and_what_fits(capsys):
     assert fits == sorted(fits, reverse=True)
 
 
+@pytest.mark.parametrize("is_binder", [False, True])
+def test_doctor_explains_a_session_on_binder(is_binder, monkeypatch, capsys):
+    for name in ("BINDER_LAUNCH_HOST", "BINDER_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    if is_binder:
+        monkeypatch.setenv("BINDER_LAUNCH_HOST", "https://mybinder.org/")
+    assert run("doctor") == 0
+    assert ("public and temporary" in capsys.readouterr().out) is is_binder
+
+
 def test_lab_opens_a_copy_of_the_tour_and_keeps_the_users_changes(tmp_path, capsys):
     assert run("lab", "--folder", tmp_path, "--no-browser", "--dry-run", "--json") == 0
     command = json.loads(capsys.readouterr().out)["command"]

@@ -155,6 +155,17 @@ class Model:
 
     # What the data must be
 
+    @classmethod
+    def found_in(cls, adata) -> str:
+        """What these cells have that this model needs besides a matrix and columns of `obs`, in a sentence.
+
+        Raises
+        ------
+        DataError
+            If they lack it.
+        """
+        return ""
+
     @property
     def expects(self) -> str:
         """The kind of values this model takes: "counts" or "any"."""

@@ -259,6 +259,11 @@ class EXPIMAP(FreezingChoice, ProgramVerbs, ExpressionVerbs, Model):
         super().__init__(adata, terms=terms, **options)
         self.module.programs.annotate(torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32)))
 
+    @classmethod
+    def found_in(cls, adata) -> str:
+        mask, terms = _annotated(adata, "I", "terms")
+        return f"varm['I'] says which of {int(mask.any(1).sum()):,} genes belong to {len(terms):,} programs."
+
     def _resolved(self, plan: EXPIMAPPlan, cells: TrainingCells) -> TrainingPlan:
         weights = plan.group_lasso_term_weights
         n_terms = len(self.config.terms)

@@ -376,6 +376,11 @@ class SageNet(PlaceVerbs, Model):
     def _new_module(self, schema: DataSchema) -> nn.Module:
         return SageNetModule(schema, self.config)  # not .float(): coordinates keep their precision
 
+    @classmethod
+    def found_in(cls, adata) -> str:
+        places = places_of(adata, "spatial")
+        return f"obsm['spatial'] holds coordinates in {places.shape[1]} dimensions."
+
     @property
     def expects(self) -> str:
         return "any"

@@ -1,6 +1,7 @@
 import { download, element, follow, followMessages, listen } from "./js/common.js";
 import { actionButton } from "./js/actions.js";
 import { panelOf } from "./js/panel.js";
+import { showRemarks } from "./js/remarks.js";
 
 const PRESETS = [
   ["teaching", "Teaching", "As many epochs as take a minute here, measured on a few steps"],
@@ -44,11 +45,13 @@ const settingsBar = (model) => (signal) => {
   const words = element("span", {});
   const left = element("div", { class: "scaw-notice scaw-warning scaw-left" }, words, " ", goOn.node);
   const estimate = element("p", { class: "scaw-estimate" });
+  const fits = element("ul", { class: "scaw-remarks", "aria-label": "Models" });
+  const fitsHead = element("summary");
   const buttons = [...presets, cost, save, load, goOn];
   const node = element("div", { class: "scaw-settings" }, left,
     element("div", { class: "scaw-row", role: "group", "aria-label": "Settings" },
       element("span", { class: "scaw-soft" }, "Presets"), ...presets.map((one) => one.node), cost.node, save.node, load.node, file, said),
-    estimate);
+    estimate, element("details", { class: "scaw-fits" }, fitsHead, fits));
   listen(file, "change", async () => {
     if (file.files.length) send({ op: "load", text: await file.files[0].text() });
     file.value = "";
@@ -69,7 +72,15 @@ const settingsBar = (model) => (signal) => {
     estimate.textContent = model.get("estimate");
     estimate.hidden = !estimate.textContent;
   };
+  const showFits = () => {
+    const found = model.get("fits");
+    showRemarks(fits, found);
+    const n = found.filter((one) => one.level === "ok").length;
+    fitsHead.textContent = found.length ? `Which models these cells fit: ${n} of ${found.length}` : "Which models these cells fit";
+  };
   follow(model, ["status", "blocked", "resumable", "estimate"], show, signal);
+  follow(model, ["fits"], showFits, signal);
+  showFits();
   follow(model, ["values"], () => { said.textContent = ""; }, signal);
   show();
   return node;

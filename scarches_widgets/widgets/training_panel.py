@@ -27,6 +27,7 @@ from .base import HERE, inlined
 from .form import Choice, Form, as_arguments, as_entry, choices_of, columns_of, fields_of, key_field
 from .panel import Panel, collected_warnings, remark, remark_of
 from .training_config import Runs, Settings
+from .training_models import models_for
 from .training_settings import NOTED, WithSettings
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class TrainingPanel(WithSettings, Panel):
     _esm = inlined(HERE / "training_panel.js")
     model_name = traitlets.Unicode().tag(sync=True)
     resumable = traitlets.Unicode().tag(sync=True)  # what can be gone on with, in words; empty if nothing
+    fits = traitlets.List().tag(sync=True)  # remarks: of each model, whether these cells have what it needs
     estimate = traitlets.Unicode().tag(sync=True)  # what the training will cost, in words; empty if not measured
 
     commands = {  # noqa: RUF012
@@ -198,6 +200,12 @@ class TrainingPanel(WithSettings, Panel):
 
     # What is to be said of the data
 
+    def _review(self) -> None:
+        super()._review()
+        if self.adata is not None:
+            found = self._look("models", lambda: models_for(self.adata))
+            self.fits = found if isinstance(found, list) else []
+
     def _missing(self) -> str:
         return "" if self.adata is not None else "There are no cells yet: call TrainingPanel(adata)."
 
@@ -216,6 +224,11 @@ class TrainingPanel(WithSettings, Panel):
         for key in self._var_keys:
             for said in self._findings_of_modalities(options[key] or self._noted().get(key), asked.layer):
                 yield key, said
+        try:
+            if has := self._class.found_in(self.adata):
+                yield "", remark("ok", has)
+        except DataError as fault:
+            yield "", remark("error", str(fault))
         if getattr(self._class, "reads_receptors", False):
             for said in self._findings_of_receptors(options["max_tcr_length"]):
                 yield "", said

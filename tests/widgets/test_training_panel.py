@@ -487,6 +487,31 @@ def test_the_anndata_stays_as_it_is(atlas):
     assert (adata.X != atlas.X).nnz == 0
 
 
+def test_what_a_model_needs_besides_a_matrix_is_looked_for_before_anything_runs(atlas):
+    adata = atlas.copy()
+    bare = looked(TrainingPanel(adata, "EXPIMAP"))
+    assert bare.status == "invalid" and "has no 'I', so EXPIMAP has no gene programs" in bare.blocked
+    assert "add_annotations" in bare.blocked
+    assert "spatial" in looked(TrainingPanel(adata, "SageNet")).blocked
+    adata.varm["I"] = np.zeros((adata.n_vars, 2), dtype=int)
+    adata.varm["I"][:5, 0] = adata.varm["I"][3:9, 1] = 1
+    adata.uns["terms"] = ["first", "second"]
+    panel = looked(TrainingPanel(adata, "EXPIMAP"))
+    assert panel.status == "ready" and "which of 9 genes belong to 2 programs" in texts(panel, "")
+
+
+def test_of_each_model_it_is_said_whether_the_cells_have_what_it_needs(panel, atlas):
+    told = {one["text"].rstrip("."): one for one in panel.fits}
+    assert set(told) == set(sca.models.__all__)
+    fit = {name for name, one in told.items() if one["level"] == "ok"}
+    assert fit == {"SCVI", "SCANVI", "TRVAE", "scPoli"}
+    assert "cell_type" in told["SCANVI"]["more"]
+    assert "No table in obsm holds counts of proteins" in told["TOTALVI"]["more"]
+    assert [one["level"] for one in panel.fits] == sorted((one["level"] for one in panel.fits), reverse=True)
+    cite = looked(TrainingPanel(sca.datasets.cite_seq(n_obs=60)))
+    assert "TOTALVI." in [one["text"] for one in cite.fits if one["level"] == "ok"]
+
+
 # Settings
 
 

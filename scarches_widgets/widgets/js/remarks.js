@@ -6,6 +6,7 @@ const LEVELS = {
   warning: { icon: "▲", word: "Warning" },
   note: { icon: "ℹ", word: "Note" },
   ok: { icon: "✓", word: "OK" },
+  lacks: { icon: "○", word: "Not yet" }, // something to choose from, not a fault
 };
 
 /** One remark as an element: icon, word, text. */

@@ -256,7 +256,7 @@ class Exercise(View):
 
     def _summary(self) -> str:
         n = sum(one["met"] for one in self.checks)
-        return f"Exercise: {self.title}. {self.question} {n} of {len(self.checks)} checks met."
+        return f"Exercise “{self.title}”: {self.question} {n} of {len(self.checks)} checks met."
 
     def _picture(self, format: str) -> bytes:
         from .exercise_picture import exercise_picture

@@ -52,7 +52,7 @@ def _data(suite: Suite) -> list[str]:
 
 
 def _timeline(suite: Suite) -> list[str]:
-    rows = [(time, words) for time, words in suite.timeline]
+    rows = [(time[:16].replace("T", " "), words) for time, words in suite.timeline]
     return ["<h2>What was done</h2>", _table(("Time (UTC)", "Step"), rows)] if rows else []
 
 

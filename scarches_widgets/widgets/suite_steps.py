@@ -143,7 +143,7 @@ def _map_locked(suite: Suite) -> tuple[str, str]:
     if suite.reference_model is None:
         if suite.reference is None:
             return NO_REFERENCE
-        return ("There is no trained model to map onto. Train one in step Train.", "train")
+        return ("There is no trained model to map onto. Train one in step Train, or begin with Suite(model).", "train")
     if suite.query is None:
         return ("There is no query to map. Open a file, or take batches out of the reference, in step Data.", "data")
     return FREE

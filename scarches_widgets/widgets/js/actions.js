@@ -4,6 +4,8 @@ import { button, element, follow, listen } from "./common.js";
 /** A button that keeps the focus when it is off, and is then described by the reason. */
 export function actionButton(label, act, signal, attributes = {}) {
   const node = button(label, attributes);
+  // pressing it ends an entry, whose remarks may move the button away from under the mouse: the click is its own still
+  listen(node, "pointerdown", (event) => node.setPointerCapture(event.pointerId), signal);
   listen(node, "click", () => { if (node.getAttribute("aria-disabled") !== "true") act(); }, signal);
   return {
     node,

@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import shutil
 import subprocess
@@ -331,7 +332,10 @@ def _teller(options: argparse.Namespace):
 
 
 def _say(options: argparse.Namespace, event: str | None, content: dict) -> None:
-    """An event, as a JSON line or as a line to read; epochs are left to the progress bar."""
+    """An event, as a JSON line or as a line to read; epochs are left to the progress bar. Of several processes, the
+    first speaks."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     if options.json:
         print(json.dumps({"event": event or "Done", **content}), flush=True)
     elif event == "Simulated":

@@ -21,8 +21,30 @@ from .multimodal import measured_modalities
 from .receptors import Receptors, receptor_table
 from .schema import BATCH, DataSchema
 
+WORTH_SKIPPING = 8  # rows: a smaller gap between two that are wanted is read with them
 WINDOW = 8192  # rows per read from a file or a dask graph
 CELL_BY_CELL = ("counts", "library_size", "continuous", "size_factor", "labels", "proteins", "measured", "receptors")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of a step's cells one of several processes has; see `nn.ranks`."""
+
+    n_cells: int  # of the step, in all processes
+    start: int  # position among them of the first that is here
+    n_ranks: int  # processes
+    is_whole: bool = False  # whether every process has all of them
+
+
+@dataclass(frozen=True)
+class Part:
+    """Number `rank` of `size` parts of each step, which are contiguous."""
+
+    rank: int
+    size: int
+
+    def bounds(self, n: int) -> tuple[int, int]:
+        return n * self.rank // self.size, n * (self.rank + 1) // self.size
 
 
 @dataclass(frozen=True)
@@ -43,6 +65,12 @@ class Minibatch:
     seen: tuple[Tensor, Tensor, Tensor] | None = None  # of counts ≠ 0: place in counts.flatten(), cell, gene (int64)
     genes: Tensor | None = None  # of the model, those that the data have: their positions, int64; None = all
     noise: object | None = None  # what the step may draw; None = use means, drop nothing
+    share: Share | None = None  # which of the step's cells these are; None = all
+
+    @property
+    def n_cells(self) -> int:
+        """Of the step, in all processes that share it."""
+        return len(self.rows) if self.share is None else self.share.n_cells
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,13 +91,16 @@ class Minibatch:
         return replace(self, categories=categories, seen=seen, genes=genes, **moved)
 
     def with_noise(self, noise: object) -> Minibatch:
-        return replace(self, noise=noise)
+        is_part = noise is not None and self.share is not None
+        return replace(self, noise=noise.part(self.share.start, len(self), self.share.n_cells) if is_part else noise)
 
     def only(self, i: int) -> Minibatch:
         """The i-th cell alone, with no others beside."""
         one = {name: value[i : i + 1] for name in CELL_BY_CELL if (value := getattr(self, name)) is not None}
         categories = {variable: codes[i : i + 1] for variable, codes in self.categories.items()}
-        return replace(self, categories=categories, rows=self.rows[i : i + 1], labelled=None, seen=None, **one)
+        return replace(
+            self, categories=categories, rows=self.rows[i : i + 1], labelled=None, seen=None, share=None, **one
+        )
 
 
 class Cells:
@@ -109,9 +140,30 @@ class Cells:
         receptors = receptor_table(adata, schema.receptor_keys) if schema.receptor_keys else None
         self._receptors = None if receptors is None else receptors.encoded()
 
-    def minibatches(self, rows: np.ndarray, batch_size: int, first_step: int = 0) -> Iterator[Minibatch]:
-        """Deal out `rows` in this order, `batch_size` at a time; start at the minibatch number `first_step`."""
-        bounds = step_bounds(len(rows), batch_size)[first_step:]
+    def minibatches(
+        self,
+        rows: np.ndarray,
+        batch_size: int,
+        first_step: int = 0,
+        part: Part | None = None,
+        whole_from: int | None = None,
+    ) -> Iterator[Minibatch]:
+        """Deal out `rows` in this order, `batch_size` at a time; start at the minibatch number `first_step`. With a
+        `part`, this part of each minibatch, but all of those from number `whole_from` on."""
+        steps = step_bounds(len(rows), batch_size)
+        if part is None:
+            yield from self._dealt(rows, steps[first_step:], batch_size)
+            return
+        shares, bounds = [], []
+        for number, (start, stop) in list(enumerate(steps))[first_step:]:
+            is_whole = whole_from is not None and number >= whole_from
+            low, high = (0, stop - start) if is_whole else part.bounds(stop - start)
+            shares.append(Share(stop - start, low, part.size, is_whole))
+            bounds.append((start + low, start + high))
+        for cells, share in zip(self._dealt(rows, bounds, batch_size), shares):
+            yield replace(cells, share=share)
+
+    def _dealt(self, rows: np.ndarray, bounds: list[tuple[int, int]], batch_size: int) -> Iterator[Minibatch]:
         if not bounds:
             return
         buffer = np.empty((max(stop - start for start, stop in bounds), self.schema.n_genes), dtype=np.float32)
@@ -120,14 +172,21 @@ class Cells:
                 yield self._minibatch(self._values, rows[start:stop], rows[start:stop], buffer)
             return
         stored = rows if self._stored_rows is None else self._stored_rows[rows]
-        per_window = max(1, WINDOW // batch_size)
+        per_window = rows_per_read(batch_size) // batch_size
         for first in range(0, len(bounds), per_window):
             window = bounds[first : first + per_window]
-            offset = window[0][0]
-            sorted_rows, place = np.unique(stored[offset : window[-1][1]], return_inverse=True)
-            values = _in_memory(self._values[sorted_rows])
+            wanted = np.concatenate([stored[start:stop] for start, stop in window])
+            sorted_rows, place = np.unique(wanted, return_inverse=True)
+            values, first_place = _rows_of(self._values, sorted_rows), 0
             for start, stop in window:
-                yield self._minibatch(values, place[start - offset : stop - offset], rows[start:stop], buffer)
+                places = place[first_place : first_place + stop - start]
+                yield self._minibatch(values, places, rows[start:stop], buffer)
+                first_place += stop - start
+
+    @property
+    def batch_codes(self) -> np.ndarray:
+        """Experimental batch of each cell, int64 (cells,)."""
+        return self._categories[BATCH]
 
     def in_order(self, batch_size: int) -> Iterator[Minibatch]:
         """All cells, first to last."""
@@ -193,6 +252,22 @@ def step_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
     if batch_size > 1 and len(starts) > 1 and n - starts[-1] == 1:
         starts.pop()
     return list(zip(starts, [*starts[1:], n]))
+
+
+def rows_per_read(batch_size: int) -> int:
+    """Cells that are fetched together from a file or a dask graph: whole minibatches."""
+    return max(1, WINDOW // batch_size) * batch_size
+
+
+def _rows_of(stored, rows: np.ndarray):
+    """These rows, which rise, of a matrix in a file or behind a dask graph; neighbours are read in one go."""
+    if getattr(stored, "format", None) != "csr" or not hasattr(stored, "group"):
+        return _in_memory(stored[rows])
+    spans = np.split(rows, np.flatnonzero(np.diff(rows) > WORTH_SKIPPING) + 1)
+    if len(spans) * WORTH_SKIPPING > len(rows):  # far from one another: each is read by itself
+        return _in_memory(stored[rows])
+    parts = [stored[int(span[0]) : int(span[-1]) + 1][span - span[0]] for span in spans]
+    return sp.vstack(parts, format="csr") if len(parts) > 1 else parts[0]
 
 
 def _as_stored(adata, layer: str | None):

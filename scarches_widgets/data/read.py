@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +59,7 @@ FILE_KINDS = {  # how a file begins -> what it is; the first match counts
 }
 
 
-def read(path: str | os.PathLike, backed: str | None = None) -> anndata.AnnData:
+def read(path: str | os.PathLike | Sequence[str | os.PathLike], backed: str | None = None) -> anndata.AnnData:
     """Read an AnnData file (`.h5ad`, or a local `.zarr` folder) that may come from anywhere.
 
     Before AnnData sees the file, it is walked through, and refused if it reaches out of itself (external links and
@@ -70,9 +70,10 @@ def read(path: str | os.PathLike, backed: str | None = None) -> anndata.AnnData:
     Parameters
     ----------
     path
-        The file; `~` is understood. `.h5mu` needs mudata installed, and gives a MuData.
+        The file; `~` is understood. `.h5mu` needs mudata installed, and gives a MuData. A list of files is read as one
+        AnnData of all their cells and common genes, with `backed="r"`.
     backed
-        `"r"` leaves `X` on disk (h5ad only), for files larger than the memory.
+        `"r"` leaves `X` on disk, for files larger than the memory. Train on such with `shuffle_block=1024`.
 
     Raises
     ------
@@ -81,6 +82,10 @@ def read(path: str | os.PathLike, backed: str | None = None) -> anndata.AnnData:
     FileNotFoundError
         There is no such file; near names in its folder are told.
     """
+    if not isinstance(path, str | os.PathLike):
+        if not backed:
+            raise ValueError("A list of files is read with backed='r', which leaves the matrices on disk; pass it.")
+        return _read_lazily(path)
     path = _existing(path)
     before = _state(path)
     try:
@@ -93,6 +98,12 @@ def read(path: str | os.PathLike, backed: str | None = None) -> anndata.AnnData:
     if _state(path) != before:
         raise DataError(f"'{path}' changed while it was being read. Read it again when it is complete.")
     return adata
+
+
+def _read_lazily(paths: Sequence[str | os.PathLike]) -> anndata.AnnData:
+    from .files import read_files  # which itself opens files by this module
+
+    return read_files(paths)
 
 
 def opened(path: str | os.PathLike) -> h5py.File | zarr.Group:
@@ -301,7 +312,7 @@ def _read_zarr(folder: Path, backed: str | None) -> anndata.AnnData:
 
     _check_is_zarr(folder)
     if backed:
-        raise DataError(f"'{folder}' is zarr, which is read whole. Leave out `backed`, or convert it to h5ad.")
+        return _read_lazily([folder])
     _check_zarr(folder)
     # The consolidated metadata are a second description of every array; what has not been checked is not used.
     return anndata.io.read_zarr(zarr.open_group(folder, mode="r", use_consolidated=False))

@@ -33,7 +33,7 @@ class FileCells:
     layer
         The matrix to read; None: X.
     beside
-        Keys of `obsm` and `uns` to read too, as far as there are any.
+        Keys of `obsm` and `uns` to read too, as far as there are any; None: all.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class FileCells:
         a slice of cells would read all of it.
     """
 
-    def __init__(self, path: str | os.PathLike, layer: str | None = None, beside: Collection[str] = ()):
+    def __init__(self, path: str | os.PathLike, layer: str | None = None, beside: Collection[str] | None = ()):
         from anndata.io import read_elem
 
         self.path = Path(path).expanduser().resolve()
@@ -58,8 +58,11 @@ class FileCells:
             self._obs = self._store["obs"]
             if _kind(self._obs) != "dataframe":
                 raise self._error("was written by an anndata before 0.8. Read it with sca.read, and write it again")
-            self._obsm = {key: self._store["obsm"][key] for key in self._keys("obsm") if key in beside}
-            self._uns = {key: read_elem(self._store["uns"][key]) for key in self._keys("uns") if key in beside}
+            wanted = {
+                where: [k for k in self._keys(where) if beside is None or k in beside] for where in ("obsm", "uns")
+            }
+            self._obsm = {key: self._store["obsm"][key] for key in wanted["obsm"]}
+            self._uns = {key: read_elem(self._store["uns"][key]) for key in wanted["uns"]}
             self._layer, self._matrix = layer, self._matrix_of(layer)
             self.var: pd.DataFrame = read_elem(self._store["var"])
             self.n_cells = int(self._obs[self._obs.attrs["_index"]].shape[0])
@@ -86,6 +89,22 @@ class FileCells:
         obsm = {key: self._rows(element, rows) for key, element in self._obsm.items()}
         where = {"X": matrix} if self._layer is None else {"layers": {self._layer: matrix}}
         return AnnData(obs=self._rows(self._obs, rows), var=self.var, obsm=obsm, uns=self._uns, **where)
+
+    def described(self) -> AnnData:
+        """All cells without their matrix."""
+        from anndata import AnnData
+
+        rows = slice(0, self.n_cells)
+        obsm = {key: self._rows(element, rows) for key, element in self._obsm.items()}
+        return AnnData(obs=self._rows(self._obs, rows), var=self.var, obsm=obsm, uns=self._uns)
+
+    @property
+    def layers(self) -> list[str]:
+        return self._keys("layers")
+
+    def matrix(self, layer: str | None, start: int, stop: int) -> np.ndarray | sparse.csr_matrix:
+        """X, or a layer, of cells `start` to `stop`."""
+        return self._rows(self._matrix_of(layer), slice(start, stop))
 
     def names(self, start: int, stop: int) -> np.ndarray:
         """Of cells `start` to `stop`."""

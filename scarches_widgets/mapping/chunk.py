@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 import threading
 import time
 import warnings
@@ -28,6 +27,7 @@ from ..data.names import shown
 from ..data.slices import FileCells
 from ..models.base import Model
 from ..models.checkpoint import KIND, VERSION
+from ..training.limits import peak_memory
 from ..training.run import cpu_threads
 from .transfer import UNKNOWN, KNNReference, elected, finite
 
@@ -143,18 +143,6 @@ def load_model(folder: str | os.PathLike) -> Model:
 def digest_of(folder: str | os.PathLike) -> str:
     """Of a saved model, all of it."""
     return read_document(folder, kind=KIND, newest_version=VERSION).digest
-
-
-def peak_memory() -> int:
-    """Most bytes that this process has had in memory so far."""
-    try:
-        import resource
-    except ImportError:  # Windows has none
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
 
 
 @lru_cache(maxsize=2)

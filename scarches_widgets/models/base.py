@@ -30,6 +30,7 @@ from ..training.autosave import Autosave
 from ..training.bar import show_bar
 from ..training.cells import TrainingCells
 from ..training.device import device_of
+from ..training.distributed import by_first, is_first, ranks_of_this_run
 from ..training.events import EpochEnded, Event, RunEnded, StepEnded
 from ..training.loop import training_events
 from ..training.malloc import freed_memory_kept
@@ -213,7 +214,8 @@ class Model:
         early_stopping_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> TrainingRun:
-        """Fit the model to its cells.
+        """Fit the model to its cells. Under `torchrun`, all processes train one model together, with the result of one;
+        see `training.distributed`.
 
         Parameters
         ----------
@@ -265,13 +267,14 @@ class Model:
         if checkpoint_dir is not None:
             autosave = Autosave(checkpoint_dir, self._identity(plan), resume, checkpoint_every)
         self.module.to(device_of(plan.device))
-        self.run = TrainingRun(training_events(self.module, cells, plan, autosave), plan.threads)
+        ranks = ranks_of_this_run()
+        self.run = TrainingRun(training_events(self.module, cells, plan, autosave, ranks), plan.threads, ranks)
         self.run.subscribe(self._note)
         for watcher in self._watchers:
             watcher(self.run)
         if background:
             return self.run.start()
-        with show_bar(self.run) if progress else contextlib.nullcontext():
+        with show_bar(self.run) if progress and is_first() else contextlib.nullcontext():
             return self.run.run()
 
     def _training_cells(self, plan: TrainingPlan) -> TrainingCells:
@@ -542,12 +545,13 @@ class Model:
     # Saving
 
     def save(self, path: str | os.PathLike, overwrite: bool = False) -> str:
-        """Write the model to a folder: tensors and JSON, no pickle; the data are not in it.
+        """Write the model to a folder: tensors and JSON, no pickle; the data are not in it. Of several processes that
+        train together, the first writes, and all call this.
 
         Returns the folder's digest, SHA-256 of all its content. See `data.container.write_container` for the errors.
         """
         self._refuse_while_training()
-        return checkpoint.save(self, path, overwrite)
+        return by_first(lambda: checkpoint.save(self, path, overwrite))
 
     @classmethod
     def load(cls, path: str | os.PathLike, adata=None) -> Model:

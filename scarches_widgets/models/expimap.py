@@ -54,6 +54,7 @@ from ..nn.layers import TORCH_BATCH_NORM
 from ..nn.loss import Loss
 from ..nn.noise import generator_of
 from ..nn.programs import PROGRAM, ProgramDecoder, ProgramEncoder
+from ..nn.ranks import mean_of, together
 from ..training.cells import TrainingCells
 from ..training.options import respelled
 from ..training.plan import NotNegative, TrainingPlan
@@ -126,6 +127,7 @@ def _share_of(epoch: int, n_epochs: int | None) -> float:
 
 
 class EXPIMAPModule(nn.Module):
+    is_shared = True  # several processes may train it together
     library = None  # a cell's library size is its total count
     hsic: Literal["all at once", "one by one"] | None = None  # new free programs are kept apart from the others
 
@@ -174,11 +176,11 @@ class EXPIMAPModule(nn.Module):
         posterior = self.encode(cells)
         z = posterior.rsample(cells.noise)
         terms = {
-            "reconstruction": -self.decoder.log_likelihood(z, cells).mean(),
-            "kl_latent": kl_to_standard_normal(posterior).sum(-1).mean(),
+            "reconstruction": mean_of(-self.decoder.log_likelihood(z, cells), cells),
+            "kl_latent": mean_of(kl_to_standard_normal(posterior).sum(-1), cells),
         }
         if self.hsic is not None:
-            terms["hsic"] = self.dependence_of_free(z)
+            terms["hsic"] = together(self.dependence_of_free, cells, z)
         return Loss(terms, weights={"kl_latent": kl_weight, "hsic": hsic_weight})
 
     def dependence_of_free(self, z: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ from ..nn.expression import ExpressionDecoder
 from ..nn.layers import ConditionalLinear, Encoder
 from ..nn.library_size import LibrarySize
 from ..nn.loss import Loss
+from ..nn.ranks import mean_of
 from ..training.cells import TrainingCells
 from ..training.options import respelled, typed
 from ..training.plan import BRISK, Pace, TrainingPlan
@@ -103,6 +104,8 @@ class BriskSCANVIPlan(SCANVIPlan):
 
 
 class SCANVIModule(nn.Module):
+    is_shared = True  # several processes may train it together
+
     def __init__(self, schema: DataSchema, config: SCANVIConfig):
         super().__init__()
         self.config = config
@@ -161,16 +164,17 @@ class SCANVIModule(nn.Module):
         terms = {}
         if self.library is not None:
             cells, kl_library = self.library(cells)
-            terms["kl_library"] = kl_library.mean()
+            terms["kl_library"] = mean_of(kl_library, cells)
         terms |= {
-            "reconstruction": -self.decoder.log_likelihood(z1, cells).mean(),
-            "kl_z1": (log_density(z1, posterior) - (p * log_prior_z1).sum(-1)).mean(),
-            "kl_z2": (p * kl_z2).sum(-1).mean(),
-            "kl_labels": (p * log_p).sum(-1).mean() + np.log(p.shape[-1]),
+            "reconstruction": mean_of(-self.decoder.log_likelihood(z1, cells), cells),
+            "kl_z1": mean_of(log_density(z1, posterior) - (p * log_prior_z1).sum(-1), cells),
+            "kl_z2": mean_of((p * kl_z2).sum(-1), cells),
+            "kl_labels": mean_of((p * log_p).sum(-1) + np.log(p.shape[-1]), cells),
         }
         if cells.labelled is not None:
             logits = self.label_logits(cells.labelled.with_noise(cells.noise))
-            terms["classification"] = F.cross_entropy(logits, cells.labelled.labels)
+            surprise = F.cross_entropy(logits, cells.labelled.labels, reduction="none")
+            terms["classification"] = mean_of(surprise, cells.labelled)
         weights = dict.fromkeys(("kl_z2", "kl_labels", "kl_library"), kl_weight)
         return Loss(terms, weights | {"classification": classification_weight})
 

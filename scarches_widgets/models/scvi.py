@@ -29,6 +29,7 @@ from ..nn.divergences import Normal, kl_to_standard_normal
 from ..nn.expression import ExpressionDecoder
 from ..nn.library_size import LibrarySize
 from ..nn.loss import Loss
+from ..nn.ranks import mean_of
 from ..training.plan import BriskPlan, MappablePlan, TrainingPlan
 from .base import Model
 from .expression import ExpressionVerbs
@@ -65,6 +66,8 @@ class SCVIConfig:
 
 
 class SCVIModule(nn.Module):
+    is_shared = True  # several processes may train it together
+
     def __init__(self, schema: DataSchema, config: SCVIConfig):
         super().__init__()
         self.config = config
@@ -102,9 +105,9 @@ class SCVIModule(nn.Module):
         terms = {}
         if self.library is not None:
             cells, kl_library = self.library(cells)
-            terms["kl_library"] = kl_library.mean()
-        terms["reconstruction"] = -self.decoder.log_likelihood(z, cells).mean()  # nats per cell
-        terms["kl_latent"] = kl_to_standard_normal(posterior).sum(-1).mean()
+            terms["kl_library"] = mean_of(kl_library, cells)
+        terms["reconstruction"] = mean_of(-self.decoder.log_likelihood(z, cells), cells)  # nats per cell
+        terms["kl_latent"] = mean_of(kl_to_standard_normal(posterior).sum(-1), cells)
         return Loss(terms, weights={"kl_latent": kl_weight})
 
 

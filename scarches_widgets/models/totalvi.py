@@ -57,6 +57,7 @@ from ..nn.expression import joined
 from ..nn.layers import Encoder
 from ..nn.loss import Loss
 from ..nn.proteins import Adversary, ProteinDecoder, SeeingExpressionDecoder, background_prior
+from ..nn.ranks import mean_of
 from ..training.cells import TrainingCells
 from ..training.options import respelled
 from ..training.plan import EarlyStopping, NotNegative, Pace, TrainingPlan
@@ -139,6 +140,7 @@ class TOTALVIPlan(TrainingPlan):
 
 
 class TOTALVIModule(nn.Module):
+    is_shared = True  # several processes may train it together
     library = None  # a cell's library size is its total count
 
     def __init__(self, schema: DataSchema, config: TOTALVIConfig):
@@ -208,14 +210,15 @@ class TOTALVIModule(nn.Module):
         posterior = self.encode(cells)
         z = posterior.rsample(cells.noise)
         terms = {
-            "reconstruction": -self.decoder.log_likelihood(z, cells).mean(),
-            "kl_latent": kl_to_standard_normal(posterior).sum(-1).mean(),
+            "reconstruction": mean_of(-self.decoder.log_likelihood(z, cells), cells),
+            "kl_latent": mean_of(kl_to_standard_normal(posterior).sum(-1), cells),
         }
         terms |= self.protein_terms(z, cells)
         weights = dict.fromkeys(("kl_latent", "kl_background", "penalty_protein"), kl_weight)
         weights["reconstruction_protein"] = protein_weight * kl_weight
         if with_adversary:
-            terms["confusion"], terms["adversary"] = self.adversary(z, cells.batch, cells.noise)
+            confusion, own = self.adversary(z, cells.batch, cells.noise)
+            terms["confusion"], terms["adversary"] = mean_of(confusion, cells), mean_of(own, cells)
             weights["confusion"] = weights["adversary"] = max(0.0, 1 - kl_weight)
         return Loss(terms, weights)
 
@@ -230,7 +233,7 @@ class TOTALVIModule(nn.Module):
             "kl_background": decoder.kl_background(rates, cells),
             "penalty_protein": decoder.penalty(rates, cells),
         }
-        return {name: (values * measured).sum(-1).mean() for name, values in of_proteins.items()}
+        return {name: mean_of((values * measured).sum(-1), cells) for name, values in of_proteins.items()}
 
 
 def _relative(counts: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ the latent is the posterior mean.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -37,6 +38,7 @@ from ..nn.divergences import Normal, discrepancy_between_groups, kl_to_standard_
 from ..nn.expression import ExpressionDecoder
 from ..nn.layers import TORCH_BATCH_NORM
 from ..nn.loss import Loss
+from ..nn.ranks import mean_of, together
 from ..training.scarches import ScArchesPlan
 from .base import Model, Widths
 from .expression import ExpressionVerbs
@@ -58,6 +60,7 @@ class TRVAEConfig:
 
 
 class TRVAEModule(nn.Module):
+    is_shared = True  # several processes may train it together
     library = None  # a cell's library size is its total count
 
     def __init__(self, schema: DataSchema, config: TRVAEConfig):
@@ -107,12 +110,13 @@ class TRVAEModule(nn.Module):
         z = posterior.rsample(cells.noise)
         layers = self.decoder.hidden_layers(z, cells)
         terms = {
-            "reconstruction": -self.decoder.log_likelihood_of(layers[-1], cells).mean(),  # nats per cell
-            "kl_latent": kl_to_standard_normal(posterior).sum(-1).mean(),
+            "reconstruction": mean_of(-self.decoder.log_likelihood_of(layers[-1], cells), cells),  # nats per cell
+            "kl_latent": mean_of(kl_to_standard_normal(posterior).sum(-1), cells),
         }
         if self.config.use_mmd:
             values = z if self.config.mmd_on == "z" else layers[0]
-            terms["mmd"] = discrepancy_between_groups(values, cells.batch, self.config.mmd_boundary)
+            discrepancy = partial(discrepancy_between_groups, boundary=self.config.mmd_boundary)
+            terms["mmd"] = together(discrepancy, cells, values, cells.batch)
         return Loss(terms, weights={"kl_latent": kl_weight, "mmd": self.config.mmd_weight})
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from .divergences import Normal
 from .noise import Noise
+from .ranks import in_step
 
 TORCH_BATCH_NORM = {"batch_norm_eps": 1e-5, "batch_norm_momentum": 0.1}  # in place of scvi-tools' constants
 Categories = Mapping[str, Tensor]  # variable -> code of each cell's level, int64 (cells,)
@@ -88,20 +89,36 @@ class ConditionalLinear(nn.Module):
             if parameter is not None and parameter.requires_grad:
                 nn.init.uniform_(parameter, -self.bound, self.bound, generator=generator)
 
-    def forward(self, features: Tensor, categories: Categories | None = None) -> Tensor:
-        output = F.linear(features, self.weight, self.bias)
+    def forward(self, features: Tensor, categories: Categories | None = None, learns_bias: bool = True) -> Tensor:
+        bias = self.bias if learns_bias or self.bias is None else self.bias.detach()
+        output = F.linear(features, self.weight, bias)
         for offset in self.offsets:
             output = output + offset(categories)
         return output
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over cells. Once `frozen`, it uses the stored statistics, in training too."""
+    """Batch normalisation over cells, those of all processes that share a step (see `nn.ranks`). Once `frozen`, it uses
+    the stored statistics, in training too."""
 
     frozen = False
 
     def train(self, mode: bool = True) -> BatchNorm:
         return super().train(mode and not self.frozen)
+
+    def forward(self, features: Tensor) -> Tensor:
+        ranks = in_step() if self.training else None
+        if ranks is None:
+            return super().forward(features)
+        n_cells = ranks.sum_(features.new_tensor([float(len(features))]))
+        mean = ranks.sum(features.sum(0)) / n_cells
+        centered = features - mean
+        variance = ranks.sum(centered.square().sum(0)) / n_cells
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * n_cells / (n_cells - 1), self.momentum)
+        return centered * (variance + self.eps).rsqrt() * self.weight + self.bias
 
 
 class Dropout(nn.Module):
@@ -181,7 +198,10 @@ class MLP(nn.Module):
         """What each layer says, each (cells, width)."""
         outputs = []
         for i, linear in enumerate(self.linears):
-            features = linear(features, categories)
+            # a normalisation by these cells takes any bias away: its gradient is zero but for rounding, on which Adam
+            # would walk about
+            is_normalised = bool(self.batch_norms) and self.batch_norms[i].training
+            features = linear(features, categories, learns_bias=not is_normalised)
             if self.batch_norms:
                 features = self.batch_norms[i](features)
             if self.layer_norm:

@@ -44,3 +44,33 @@ class Noise:
         words = self._bits.integers(2**64 - 1, size=n_words, dtype=np.uint64, endpoint=True)
         kept = words.view(f"u{n_bits // 8}")[: values.numel()] < round(probability * 2**n_bits)
         return torch.from_numpy(kept.astype(np.float32)).view(values.shape).to(values.dtype)
+
+    def part(self, start: int, n: int, n_all: int) -> PartOfNoise:
+        """For cells `start` to `start + n` of `n_all`: what these would get if all were drawn for together."""
+        return PartOfNoise(self, start, n, n_all)
+
+
+class PartOfNoise:
+    """Draws for all cells of a step, of which it hands out those of some."""
+
+    def __init__(self, noise: Noise, start: int, n: int, n_all: int):
+        self.noise = noise
+        self._start, self._n, self._n_all = start, n, n_all
+
+    def normal_like(self, values: Tensor) -> Tensor:
+        return self._own(self.noise.normal_like(self._for_all(values)))
+
+    def kept_like(self, values: Tensor, probability: float, n_bits: int = 16) -> Tensor:
+        return self._own(self.noise.kept_like(self._for_all(values), probability, n_bits))
+
+    def part(self, start: int, n: int, n_all: int) -> PartOfNoise:
+        """For other cells of the same step."""
+        return PartOfNoise(self.noise, start, n, n_all)
+
+    def _for_all(self, values: Tensor) -> Tensor:
+        n_rounds = len(values) // self._n  # where each cell comes several times, all come once before any comes again
+        return values.new_empty(n_rounds * self._n_all, *values.shape[1:])
+
+    def _own(self, drawn: Tensor) -> Tensor:
+        rounds = drawn.view(-1, self._n_all, *drawn.shape[1:])
+        return rounds[:, self._start : self._start + self._n].reshape(-1, *drawn.shape[1:])

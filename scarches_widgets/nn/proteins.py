@@ -251,13 +251,13 @@ class Adversary(nn.Module):
         self.classifier = classifier
 
     def forward(self, z: Tensor, batch: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
-        """Cross-entropies in nats: of z's batch being any of the others, which trains what made z and not the
+        """Cross-entropies in nats, (cells,): of z's batch being any of the others, which trains what made z and not the
         classifier; and of its own, which trains the classifier alone."""
         frozen = {name: parameter.detach() for name, parameter in self.classifier.named_parameters()}
         log_p = F.log_softmax(torch.func.functional_call(self.classifier, frozen, (z, noise)), dim=-1)
         own = log_p.gather(1, batch.unsqueeze(1)).squeeze(1)
         confusion = (own - log_p.sum(-1)) / (log_p.shape[1] - 1)
-        return confusion.mean(), F.cross_entropy(self.classifier(z.detach(), noise), batch)
+        return confusion, F.cross_entropy(self.classifier(z.detach(), noise), batch, reduction="none")
 
 
 def background_prior(counts: np.ndarray, rng: np.random.Generator) -> tuple[float, float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 FLOOR = 420e6  # bytes of a process that has imported torch, anndata and scikit-learn (measured)
@@ -40,6 +41,18 @@ def cells_that_fit(
     activations = 35 * batch_size * n_genes * 4
     per_cell = 8 * n_genes * share_not_zero + 100
     return max(0, int((limit - FLOOR - activations - 130e6) / per_cell))
+
+
+def peak_memory() -> int:
+    """Most bytes that this process has had in memory so far."""
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
 
 
 def _cgroup_cpus() -> float | None:

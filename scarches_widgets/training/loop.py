@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from ..data.minibatches import Minibatch
 from ..data.names import did_you_mean, listed
 from ..nn.loss import Loss
 from ..nn.noise import Noise
+from ..nn.ranks import Ranks, step_of
+from . import distributed
 from .adam import Adam
 from .autosave import Autosave
 from .cells import TrainingCells
@@ -37,7 +40,11 @@ class NonFiniteLoss(ArithmeticError):
 
 
 def training_events(
-    module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosave: Autosave | None = None
+    module: nn.Module,
+    cells: TrainingCells,
+    plan: TrainingPlan,
+    autosave: Autosave | None = None,
+    ranks: Ranks | None = None,
 ) -> Iterator[Event]:
     """Fit `module` in place, one event after the other.
 
@@ -49,6 +56,8 @@ def training_events(
         The plan must be `resolved`.
     autosave
         Where to keep checkpoints, and whether to go on from one.
+    ranks
+        Processes that train this module together, each on its part of every minibatch; the first writes checkpoints.
 
     Yields
     ------
@@ -63,23 +72,35 @@ def training_events(
     ValueError
         If early stopping is to watch a metric that this module does not have; before the first step.
     RuntimeError
-        If another run is using the autosave's folder.
+        If another run is using the autosave's folder; if the `ranks` are not about to do the same.
+    RankLost
+        If another of the `ranks` has ended.
     """
-    with autosave.locked() if autosave else contextlib.nullcontext():
-        yield from _events(module, cells, plan, autosave)
+    if ranks is not None:
+        distributed.refuse_unshared(module, ranks)
+        cells.divide(distributed.part_of(ranks))
+    writes = autosave is not None and (ranks is None or ranks.is_first)
+    with autosave.locked() if writes else contextlib.nullcontext():
+        yield from _events(module, cells, plan, autosave, ranks)
 
 
-def _events(module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosave: Autosave | None) -> Iterator[Event]:
+def _events(
+    module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosave: Autosave | None, ranks: Ranks | None
+) -> Iterator[Event]:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = plan.optimizer(parameters, getattr(module, "undecayed", ()))
     if hasattr(module, "paces"):
         optimizer.paces = {id(parameter): pace for parameter, pace in module.paces(plan)}
     watch_column, warnings = _watched(module, cells, plan)
+    warnings += [note for note in (cells.shuffling_note(),) if note is not None]
     progress = Progress(Watch(plan.early_stopping_kwargs))
     best = None
     if autosave:
         best = autosave.restore(progress, module, optimizer)
         warnings += autosave.warnings
+    if ranks is not None:
+        distributed.check_agreement(ranks, module, cells, plan, progress)
+        autosave = autosave if ranks.is_first else None
     n_steps = cells.steps_per_epoch
     reason = f"all {plan.max_epochs} epochs done"
     last_good = _copy_of(module)
@@ -103,10 +124,10 @@ def _events(module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosav
                 rate, kl_weight = _rate_and_kl_weight(plan, progress, cells, progress.step)
                 noise = Noise(plan.seed, "training", epoch, progress.step, device=_device(module))
                 weights = {"kl_weight": kl_weight} | plan.loss_weights(epoch)
-                values = _train_step(module, optimizer, minibatch, noise, rate, weights)
+                values = _train_step(module, optimizer, minibatch, noise, rate, weights, ranks)
                 if hasattr(module, "after_step"):
                     module.after_step(rate, **plan.step_weights(epoch))
-                progress.sums.add(values, len(minibatch))
+                progress.sums.add(values, minibatch.n_cells)
                 progress.step += 1
                 yield StepEnded(epoch, progress.step - 1, n_steps, values["loss"])
                 if autosave and autosave.due and progress.step < n_steps:
@@ -114,7 +135,7 @@ def _events(module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosav
             # anew, for an epoch that was stopped after its last step
             rate, kl_weight = _rate_and_kl_weight(plan, progress, cells, n_steps - 1)
             train = progress.sums.means()
-            validation = _evaluate(module, cells, plan, epoch, kl_weight)
+            validation = _evaluate(module, cells, plan, epoch, kl_weight, ranks)
             last_good = _copy_of(module)
             is_best = progress.watch.update(epoch, _metrics(train, validation)[watch_column])
             if is_best and plan.early_stopping:
@@ -131,7 +152,7 @@ def _events(module: nn.Module, cells: TrainingCells, plan: TrainingPlan, autosav
             reason = f"no better {watch_column} in {plan.early_stopping_kwargs.patience} epochs"
     except _NotFinite as found:
         module.load_state_dict(last_good)
-        raise NonFiniteLoss(_diagnosis(module, cells, found, progress, rate, best is not None)) from None
+        raise NonFiniteLoss(_diagnosis(module, cells, found, progress, rate, best is not None, ranks)) from None
     except GeneratorExit:  # stopped between two steps
         if autosave:
             autosave.save(progress, module, optimizer, best)
@@ -166,22 +187,25 @@ def _train_step(
     noise: Noise,
     rate: float,
     weights: dict[str, float],
+    ranks: Ranks | None,
 ) -> dict[str, float]:
     """One step of the optimiser, unless the loss is not finite; the loss's values before it."""
     module.train()
     optimizer.lr = rate
-    with torch.enable_grad():
+    with torch.enable_grad(), step_of(ranks, minibatch):
         loss = module(minibatch.to(_device(module)).with_noise(noise), **weights)
         total = loss.total
-        values = _finite_values(loss, total, minibatch)
+        values = _finite_values(loss, total, minibatch, ranks)
         optimizer.zero_grad()
         total.backward()
+        if ranks is not None:
+            distributed.sum_gradients(optimizer.parameters, ranks)
         optimizer.step()
     return values
 
 
 def _evaluate(
-    module: nn.Module, cells: TrainingCells, plan: TrainingPlan, epoch: int, kl_weight: float
+    module: nn.Module, cells: TrainingCells, plan: TrainingPlan, epoch: int, kl_weight: float, ranks: Ranks | None
 ) -> dict[str, float] | None:
     """Means over the validation cells, with the same noise in every epoch, so that epochs can be compared.
 
@@ -195,15 +219,17 @@ def _evaluate(
         for step, minibatch in enumerate(minibatches):
             noise = Noise(plan.seed, "validation", step, device=_device(module))
             weights = {"kl_weight": kl_weight} | plan.loss_weights(epoch)
-            loss = module(minibatch.to(_device(module)).with_noise(noise), **weights)
-            sums.add(_finite_values(loss, loss.total, minibatch), len(minibatch))
+            with step_of(ranks, minibatch):
+                loss = module(minibatch.to(_device(module)).with_noise(noise), **weights)
+                sums.add(_finite_values(loss, loss.total, minibatch, ranks), minibatch.n_cells)
     return sums.means() if cells.n_validation else None
 
 
-def _finite_values(loss: Loss, total: torch.Tensor, minibatch: Minibatch) -> dict[str, float]:
-    """The terms, their weighted sum `loss` and their plain sum `unweighted_loss`."""
+def _finite_values(loss: Loss, total: torch.Tensor, minibatch: Minibatch, ranks: Ranks | None) -> dict[str, float]:
+    """The terms, their weighted sum `loss` and their plain sum `unweighted_loss`; of all ranks."""
     names = [*loss.terms, "loss"]
-    numbers = torch.stack([*loss.terms.values(), total]).detach().cpu().double().tolist()  # one transfer
+    shares = torch.stack([*loss.terms.values(), total]).detach().cpu().double()  # one transfer
+    numbers = (shares if ranks is None else ranks.sum_(shares)).tolist()
     values = dict(zip(names, numbers)) | {"unweighted_loss": sum(numbers[:-1])}
     if not math.isfinite(values["loss"]):
         raise _NotFinite(values, minibatch)
@@ -249,7 +275,13 @@ def _metrics(train: dict[str, float], validation: dict[str, float] | None) -> di
 
 
 def _diagnosis(
-    module: nn.Module, cells: TrainingCells, found: _NotFinite, progress: Progress, rate: float, has_best: bool
+    module: nn.Module,
+    cells: TrainingCells,
+    found: _NotFinite,
+    progress: Progress,
+    rate: float,
+    has_best: bool,
+    ranks: Ranks | None,
 ) -> str:
     """Which term, which cells, and what to do; `module` holds the last good weights."""
     minibatch = found.minibatch
@@ -257,16 +289,18 @@ def _diagnosis(
     module.eval()
     with torch.no_grad():
         losses = [float(module(minibatch.only(i).to(_device(module))).total) for i in range(len(minibatch))]
-    bad = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
+    of_cells = list(zip(cells.names(minibatch.rows), losses))
+    if ranks is not None:
+        of_cells = [tuple(one) for said in ranks.texts(json.dumps(of_cells)) for one in json.loads(said)]
+    bad = [name for name, loss in of_cells if not math.isfinite(loss)]
     step = f"step {progress.step}" if progress.step < cells.steps_per_epoch else "after the last step"
     where = f"The loss became NaN or infinite in epoch {progress.epoch}, {step} (term: {listed(terms) or 'the sum'})"
     if bad:
-        names = listed(cells.names(minibatch.rows[bad]))
-        why = f"the cells {names} give it by themselves. Look at their counts, or drop them"
+        why = f"the cells {listed(bad)} give it by themselves. Look at their counts, or drop them"
     else:
-        largest = sorted(range(len(losses)), key=lambda i: -losses[i])[:3]
+        largest = [name for name, _ in sorted(of_cells, key=lambda one: -one[1])[:3]]
         why = (
-            f"no single cell gives it (largest loss: {listed(cells.names(minibatch.rows[largest]))}), so the weights "
+            f"no single cell gives it (largest loss: {listed(largest)}), so the weights "
             f"ran away. The learning rate was {rate:g}; try lr={rate / 10:g}"
         )
     good = "best" if has_best else "last good"

@@ -106,6 +106,7 @@ class TrainingPlan:
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128  # cells per step
     lr: Positive | None = None  # highest learning rate; None: as the network's pace for auto, 1e-3 as published
     weight_decay: NotNegative = 1e-6
+    shuffle_block: Annotated[int, Field(ge=1)] | None = None  # cells that stay together, for files; None: each its own
     train_size: Annotated[float, Field(gt=0, le=1)] = 0.9  # share of the cells; the rest are for validation
     kl_weight: NotNegative | None = None  # after the warm-up; None: 1, and of a query by auto, that of its reference
     kl_warmup_epochs: Annotated[int, Field(ge=0)] | None = None  # None: most steps for auto, 400 as published

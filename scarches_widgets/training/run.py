@@ -10,11 +10,13 @@ from collections.abc import Iterator
 
 import torch
 
-from .events import Event
+from ..nn.ranks import Ranks
+from .events import EpochEnded, Event, StepEnded
 from .malloc import freed_memory_kept
 from .watched import Run
 
 logger = logging.getLogger(__name__)
+STOPS = (None, "epoch", "batch")  # what can be wanted, the more urgent last
 
 
 class TrainingRun(Run):
@@ -26,11 +28,13 @@ class TrainingRun(Run):
         What `training_events` returns.
     threads
         CPU threads of torch while the run computes.
+    ranks
+        Processes that compute it together: they stop together, at the wish of any.
     """
 
-    def __init__(self, events: Iterator[Event], threads: int = 1):
+    def __init__(self, events: Iterator[Event], threads: int = 1, ranks: Ranks | None = None):
         super().__init__(events)
-        self._threads = threads
+        self._threads, self._ranks = threads, ranks
 
     def run(self) -> TrainingRun:
         """Run here and return when the run has ended.
@@ -49,6 +53,15 @@ class TrainingRun(Run):
     def _begin(self) -> None:
         super()._begin()
         self._threads_before = torch.get_num_threads()  # of the thread that starts the run
+
+    def _should_stop(self, event: Event) -> bool:
+        alone = super()._should_stop(event)
+        if self._ranks is None:
+            return alone
+        if not isinstance(event, StepEnded | EpochEnded):  # the others do not all come to such
+            return False
+        self._stop_wanted = STOPS[self._ranks.largest(STOPS.index(self._stop_wanted))]
+        return self._stop_wanted == "batch" or (self._stop_wanted == "epoch" and isinstance(event, EpochEnded))
 
     @contextlib.contextmanager
     def _surroundings(self) -> Iterator[None]:

@@ -95,6 +95,7 @@ OPTIONS = {
     "early_stopping": Words("Early stopping", "End when held-out cells gain no more; keep the best epoch.", main=True),
     "device": Words("Device", main=True),
     "batch_size": Words("Minibatch", "Cells per step."),
+    "shuffle_block": Words("Shuffle in blocks of", "Neighbours in a file that stay together; empty: none."),
     "lr": Words("Learning rate", "The highest of the run."),
     "weight_decay": Words("Weight decay"),
     "train_size": Words("Training share", "Of the cells; the others are held out."),

@@ -445,6 +445,8 @@ def test_a_zarr_folder_with_broken_descriptions_is_refused(zarr_v2, text):
         sca.read(zarr_v2)
 
 
-def test_a_zarr_folder_is_not_read_backed(zarr_v2):
-    with pytest.raises(DataError, match="Leave out `backed`"):
-        sca.read(zarr_v2, backed="r")
+def test_a_zarr_folder_that_is_read_backed_leaves_its_matrix_on_disk(zarr_v2):
+    backed, whole = sca.read(zarr_v2, backed="r"), sca.read(zarr_v2)
+    assert hasattr(backed.X, "__dask_graph__")
+    values = backed.X.compute()
+    assert (values != whole.X).sum() == 0 and list(backed.obs_names) == list(whole.obs_names)

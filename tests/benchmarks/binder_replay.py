@@ -122,7 +122,8 @@ def tour_runs(url: str, repository: Path) -> None:
         nb.page.goto(f"{url}/?token={TOKEN}")
         nb.page.locator(".jp-NotebookPanel").first.wait_for(timeout=1000 * PATIENCE)
         assert nb.page.url.split("?")[0].endswith(f"/lab/tree/{TOUR}"), f"{nb.page.url} was opened, not the tour"
-        nb.page.get_by_text("This session is public and temporary").first.wait_for(timeout=1000 * PATIENCE)
+        note = nb.page.locator(".jp-RenderedMarkdown").filter(has_text="This session is public and temporary")
+        note.first.wait_for(timeout=1000 * PATIENCE)
         nb.open(PATIENCE)
         nb.run_all(timeout=PATIENCE)  # raises the error of a cell
         nb.wait_for(".scaw-embedding-view .scaw-chart[data-ready]", timeout=PATIENCE)

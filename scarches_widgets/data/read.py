@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .names import DataError, did_you_mean, listed, shown
+from .probe import refuse_if_it_crashes
 from .strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ LARGEST_ATTRIBUTE = 1_000_000  # bytes
 LARGEST_METADATA = 64_000_000  # bytes of JSON that describe one part of a zarr folder
 LARGEST_EXPANSION = 2_000  # declared bytes per byte on disk; gzipped zeros reach 1,030
 HARMLESS_SIZE = 256_000_000  # declared bytes, whatever the size on disk
+PROBED = 256_000_000  # bytes of values that the probe reads; of datasets beyond them, only the first and last rows
 
 # gzip, shuffle, fletcher32, szip, n-bit, scale-offset, lzf; from hdf5plugin: blosc, lz4, bitshuffle, zstd, blosc2
 HDF5_FILTERS = {1, 2, 3, 4, 5, 6, 32000, 32001, 32004, 32008, 32015, 32026}
@@ -59,13 +61,15 @@ FILE_KINDS = {  # how a file begins -> what it is; the first match counts
 }
 
 
-def read(path: str | os.PathLike | Sequence[str | os.PathLike], backed: str | None = None) -> anndata.AnnData:
+def read(
+    path: str | os.PathLike | Sequence[str | os.PathLike], backed: str | None = None, *, probe: bool = True
+) -> anndata.AnnData:
     """Read an AnnData file (`.h5ad`, or a local `.zarr` folder) that may come from anywhere.
 
     Before AnnData sees the file, it is walked through, and refused if it reaches out of itself (external links and
     storage, virtual datasets, symbolic links, references to hidden objects), declares more than this machine's memory
     or far more than it holds, or names filters that are not known to be safe. What is guarded against was measured with
-    AnnData 0.12; the class of fault is Keras' CVE-2026-1669. A damaged file that makes libhdf5 crash is not caught.
+    AnnData 0.12; the class of fault is Keras' CVE-2026-1669.
 
     Parameters
     ----------
@@ -74,6 +78,9 @@ def read(path: str | os.PathLike | Sequence[str | os.PathLike], backed: str | No
         AnnData of all their cells and common genes, with `backed="r"`.
     backed
         `"r"` leaves `X` on disk, for files larger than the memory. Train on such with `shuffle_block=1024`.
+    probe
+        Whether another process looks through each HDF5 file first, which takes it 0.3 s or more: a damaged one may
+        crash libhdf5, and the kernel with it. Of large matrices, it reads only the first and last rows.
 
     Raises
     ------
@@ -85,11 +92,11 @@ def read(path: str | os.PathLike | Sequence[str | os.PathLike], backed: str | No
     if not isinstance(path, str | os.PathLike):
         if not backed:
             raise ValueError("A list of files is read with backed='r', which leaves the matrices on disk; pass it.")
-        return _read_lazily(path)
+        return _read_lazily(path, probe)
     path = _existing(path)
     before = _state(path)
     try:
-        adata = _read_zarr(path, backed) if path.is_dir() else _read_hdf5(path, backed)
+        adata = _read_zarr(path, backed) if path.is_dir() else _read_hdf5(path, backed, probe)
     except (DataError, ImportError, MemoryError, PermissionError):
         raise
     except Exception as error:
@@ -100,9 +107,12 @@ def read(path: str | os.PathLike | Sequence[str | os.PathLike], backed: str | No
     return adata
 
 
-def _read_lazily(paths: Sequence[str | os.PathLike]) -> anndata.AnnData:
+def _read_lazily(paths: Sequence[str | os.PathLike], probe: bool) -> anndata.AnnData:
     from .files import read_files  # which itself opens files by this module
 
+    for path in map(_existing, paths) if probe else ():
+        if path.is_file():
+            refuse_if_it_crashes(path)
     return read_files(paths)
 
 
@@ -192,13 +202,15 @@ def _memory() -> int:
 # HDF5
 
 
-def _read_hdf5(path: Path, backed: str | None) -> anndata.AnnData:
+def _read_hdf5(path: Path, backed: str | None, probe: bool) -> anndata.AnnData:
     import anndata
     import h5py
 
     if not path.is_file() or not h5py.is_hdf5(path):
         kind = file_kind(path) if path.is_file() else "a device"
         raise DataError(f"'{path}' is {kind}, not an AnnData file.")
+    if probe:
+        refuse_if_it_crashes(path)
     with h5py.File(path, "r") as file:
         _check_hdf5(file, path, backed)
         entries = set(file)
@@ -215,6 +227,24 @@ def _read_hdf5(path: Path, backed: str | None) -> anndata.AnnData:
             f"'{path}' is HDF5 but no AnnData: it holds {listed(sorted(entries), 6)}, not obs and var. {mend}"
         )
     return anndata.read_h5ad(path, backed=backed)
+
+
+def read_through(path: str | os.PathLike) -> None:
+    """Read the attributes and values of an HDF5 file, if it may be opened at all; see `PROBED`."""
+    import h5py
+
+    left = PROBED
+    with h5py.File(path, "r") as file:
+        _check_hdf5(file, Path(path), "r")
+        for node in _nodes(file):
+            dict(node.attrs)
+            if not isinstance(node, h5py.Dataset) or node.shape is None:
+                continue
+            if node.nbytes <= left:
+                left -= node.nbytes
+                node[()]
+            else:
+                node[:1], node[-1:]
 
 
 def _check_hdf5(file: h5py.File, path: Path, backed: str | None):

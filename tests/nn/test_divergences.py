@@ -5,10 +5,12 @@ import torch
 from torch.distributions import Normal as TorchNormal
 from torch.distributions import kl_divergence
 
+from scarches_widgets.nn import divergences
 from scarches_widgets.nn.divergences import (
     MMD_BANDWIDTHS,
     Normal,
     dependence,
+    discrepancy_between_groups,
     kl_between_normals,
     kl_to_standard_normal,
     maximum_mean_discrepancy,
@@ -61,6 +63,31 @@ def test_discrepancy_equals_its_definition_written_as_sums():
 
     expected = mean_kernel(a, a) + mean_kernel(b, b) - 2 * mean_kernel(a, b)
     torch.testing.assert_close(maximum_mean_discrepancy(a, b), expected)
+
+
+@pytest.mark.parametrize("boundary", [None, 2])
+def test_discrepancy_between_groups_is_the_sum_over_their_pairs_with_its_gradient(boundary):
+    """Group 1 has no cell, 3 a single one, which counts unless a boundary is given, and two cells are the same."""
+    values = random(40, 3)
+    values[1] = values[0]
+    values.requires_grad_()
+    groups = torch.tensor([0, 2, 4, 5] * 10)
+    groups[7] = 3
+    of_group = [values[groups == code] for code in range(6)]
+    pairs = [(0, 4), (0, 5)] if boundary else [(0, 2), (0, 3), (0, 4), (0, 5), (2, 3), (2, 4), (2, 5), (3, 4), (3, 5)]
+    pairs += [(0, 2)] if boundary else [(4, 5)]
+    expected = sum(maximum_mean_discrepancy(of_group[i], of_group[j]) for i, j in pairs)
+    found = discrepancy_between_groups(values, groups, boundary)
+    torch.testing.assert_close(found, expected)
+    ours, theirs = (torch.autograd.grad(loss, values)[0] for loss in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_kernels_of_many_pairs_are_added_up_part_by_part(monkeypatch):
+    values, groups = random(40, 3), torch.arange(40) % 2
+    whole = discrepancy_between_groups(values, groups)
+    monkeypatch.setattr(divergences, "AT_A_TIME", 100)
+    torch.testing.assert_close(discrepancy_between_groups(values, groups), whole)
 
 
 def test_dependence_equals_its_definition_written_as_sums():

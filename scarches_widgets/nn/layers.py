@@ -49,6 +49,10 @@ class CategoryTable(nn.Module):
         mean = self.rows().detach().mean(0)
         self.blocks.append(nn.Parameter(mean.repeat(n_new, 1)))
 
+    def start(self) -> Tensor:
+        """Where the rows of the last surgery started, (features,)."""
+        return torch.cat(list(self.blocks)[:-1]).detach().mean(0)
+
     def rows(self) -> Tensor:
         """All blocks, (levels, features)."""
         return self.blocks[0] if len(self.blocks) == 1 else torch.cat(list(self.blocks))

@@ -40,6 +40,7 @@ class Adam:
         self._undecayed = {id(parameter) for parameter in undecayed}
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
         self.paces: dict[int, float] = {}  # id of a parameter -> its learning rate in multiples of lr, where not 1
+        self.anchors: dict[int, tuple[Tensor, float]] = {}  # id of a parameter -> what draws it, by how much per unit
         self._moments: dict[int, dict[str, Tensor]] = {}  # place of a parameter -> its moments, once it has had a step
 
     def zero_grad(self) -> None:
@@ -51,6 +52,9 @@ class Adam:
         alike: dict[tuple[bool, float], list[int]] = {}
         for i, parameter in enumerate(self.parameters):
             if parameter.grad is not None:
+                if id(parameter) in self.anchors:
+                    anchor, strength = self.anchors[id(parameter)]
+                    parameter.grad.add_(parameter - anchor, alpha=strength)
                 kind = id(parameter) in self._undecayed, self.paces.get(id(parameter), 1.0)
                 alike.setdefault(kind, []).append(i)
         for (is_spared, pace), places in alike.items():

@@ -91,6 +91,7 @@ def _events(
     optimizer = plan.optimizer(parameters, getattr(module, "undecayed", ()))
     if hasattr(module, "paces"):
         optimizer.paces = {id(parameter): pace for parameter, pace in module.paces(plan)}
+    optimizer.anchors = plan.anchors(module, cells.n_train)
     watch_column, warnings = _watched(module, cells, plan)
     warnings += [note for note in (cells.shuffling_note(),) if note is not None]
     progress = Progress(Watch(plan.early_stopping_kwargs))

@@ -25,6 +25,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
 
 from .adam import Adam
 
@@ -36,6 +37,7 @@ OFTEN = 100  # epochs
 SURGERY_STEPS = 400  # of a query's run: its new batches' rows are few weights, and start as an average batch's
 SURGERY_EPOCHS = (3, 40)
 SURGERY_RATE = 1e-2
+PRIOR_VARIANCE = 3.0  # of a new batch's weights around an average batch's, in squared bounds of their initial weights
 WARM_UP = 0.15  # share of the steps in which the learning rate rises
 FIRST_SHARE = 1 / 25  # learning rate of the first step, as a share of the highest
 
@@ -136,6 +138,20 @@ class TrainingPlan:
         """Adam over the trainable `parameters`, of which those in `undecayed` have no weight decay."""
         eps = 0.01 if self.schedule == "published" else 1e-8
         return Adam(parameters, lr=self.lr, eps=eps, weight_decay=self.weight_decay, undecayed=undecayed)
+
+    def anchors(self, module: nn.Module, n_train: int) -> dict[int, tuple[Tensor, float]]:
+        """What draws the rows that a surgery added, by id, as `Adam` takes it: the gradient, per cell, of a normal
+        prior around an average batch. Without it, rows learned from few cells move these away from the reference's, for
+        a gain of tenths of a nat."""
+        if self.schedule == "published":
+            return {}
+        found = {}
+        for layer in module.modules():
+            for table in getattr(layer, "offsets", ()):
+                if len(table.blocks) > 1:
+                    strength = 1 / (PRIOR_VARIANCE * layer.bound**2 * n_train)
+                    found[id(table.blocks[-1])] = table.start(), strength
+        return found
 
     def learning_rate(self, step: int, n_steps: int) -> float:
         """At `step` of `n_steps` in the whole run, before any reduction for want of improvement."""

@@ -129,7 +129,7 @@ def test_surgery_on_a_model_of_scvi_tools_keeps_a_query_among_the_cells_that_it_
         latents = np.concatenate([query.get_latent_representation(cells) for cells in parts])
         mixing.append(metrics.batch_mixing_within_types(latents, labels, source))
         query.train(progress=False)
-    assert mixing[1] > mixing[0] - 0.15, mixing
+    assert mixing[1] > mixing[0] - 0.03, mixing
 
 
 @pytest.mark.realdata

@@ -16,7 +16,7 @@ import scarches_widgets as sca
 from scarches_widgets.data.names import DataError
 from scarches_widgets.models.base import Model
 from scarches_widgets.models.scvi import SCVIConfig, SCVIModule
-from scarches_widgets.training.plan import BRISK
+from scarches_widgets.training.plan import BRISK, TrainingPlan
 
 SCVI = sca.models.SCVI
 HARSH = {**QUICK, "max_epochs": 4, "weight_decay": 1e-2}  # a decay that moves whatever is not safe from it
@@ -417,3 +417,38 @@ def test_a_network_that_queries_are_to_be_mapped_onto_is_trained_in_more_steps(m
     assert (pace().steps, pace().lr) == (BRISK.steps, BRISK.lr)
     for options in ({"encode_covariates": True}, {"n_layers": 2}, {"use_layer_norm": "both"}):
         assert pace(**options).steps > BRISK.steps and pace(**options).lr < BRISK.lr
+
+
+# The prior of new rows
+
+
+def test_new_rows_are_drawn_to_an_average_batch_by_a_prior_as_wide_as_the_layers_first_weights(atlas):
+    reference = reference_of(batch(atlas, "batch0", "batch1"))
+    query = mapped(batch(atlas, "batch2"), reference)
+    layer = query.module.encoder.hidden.linears[0]
+    (table,) = layer.offsets
+    reference_rows = table.blocks[0].detach()
+    table.blocks[1].data += 1
+    anchors = TrainingPlan().anchors(query.module, n_train=50)
+    anchor, strength = anchors[id(table.blocks[1])]
+    torch.testing.assert_close(anchor, reference_rows.mean(0))
+    assert strength == pytest.approx(1 / (3 * layer.bound**2 * 50))
+    assert id(table.blocks[0]) not in anchors
+    assert not TrainingPlan(schedule="published").anchors(query.module, 50)
+    assert not TrainingPlan().anchors(reference.module, 50), "a reference has no prior"
+
+
+def test_rows_of_few_cells_stay_nearer_to_an_average_batch_with_the_prior(atlas):
+    reference = reference_of(batch(atlas, "batch0", "batch1"))
+    query, free = (mapped(batch(atlas, "batch2")[:40].copy(), reference) for _ in range(2))
+    far = dict(max_epochs=60, progress=False)
+    query.train(**far)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingPlan, "anchors", lambda *args: {})
+        free.train(**far)
+
+    def departure(model):
+        (table,) = model.module.encoder.hidden.linears[0].offsets
+        return float((table.blocks[1] - table.start()).detach().norm())
+
+    assert 0 < departure(query) < 0.9 * departure(free)

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from scarches_widgets.training.adam import Adam
@@ -34,6 +35,21 @@ def test_each_step_is_that_of_torch():
     assert torch.equal(ours[-1], weights()[-1])
     adam.zero_grad()
     assert all(parameter.grad is None for parameter in ours)
+
+
+def test_an_anchor_draws_its_parameter_by_its_strength():
+    """The minimum of ½ (w − 3)² + ½ · 4 · (w − 1)² is at 7/5; without the anchor it is at 3."""
+    found = {}
+    for strength in (0.0, 4.0):
+        weight = torch.nn.Parameter(torch.zeros(1))
+        adam = Adam([weight], lr=0.05, eps=1e-8, weight_decay=0.0)
+        adam.anchors = {id(weight): (torch.ones(1), strength)}
+        for _ in range(800):
+            adam.zero_grad()
+            (0.5 * (weight - 3) ** 2).sum().backward()
+            adam.step()
+        found[strength] = weight.item()
+    assert found == pytest.approx({0.0: 3.0, 4.0: 1.4}, abs=1e-3)
 
 
 def test_a_state_that_was_kept_goes_on_to_equal_bits_and_is_a_copy():

@@ -209,6 +209,7 @@ class PlacedCells:
 
     def __init__(self, z: np.ndarray, categories: dict[str, np.ndarray], names: np.ndarray):
         self.n_cells, self.names = len(z), names
+        self.batch_codes = np.zeros(len(z), dtype=np.int64)
         self._z, self._categories = torch.from_numpy(z), {k: torch.from_numpy(v) for k, v in categories.items()}
 
     def minibatches(self, rows: np.ndarray, batch_size: int, first_step: int = 0) -> Iterator[Minibatch]:

@@ -69,6 +69,6 @@ class EmbeddedLinear(ConditionalLinear):
         bound = 1 / math.sqrt(self.of_conditions.shape[1])
         nn.init.uniform_(self.of_conditions, -bound, bound, generator=generator)
 
-    def forward(self, features: Tensor, categories: Categories | None = None) -> Tensor:
+    def forward(self, features: Tensor, categories: Categories | None = None, learns_bias: bool = True) -> Tensor:
         (embedding,) = self._shared
-        return super().forward(features) + F.linear(embedding(categories), self.of_conditions)
+        return super().forward(features, None, learns_bias) + F.linear(embedding(categories), self.of_conditions)

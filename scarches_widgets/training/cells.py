@@ -133,9 +133,10 @@ class TrainingCells:
 
     def shuffling_note(self) -> str | None:
         """What must be said if minibatches, for the order of the cells in a file, see few of the batches."""
-        block, codes = self._plan.shuffle_block, self._cells.batch_codes
+        block = self._plan.shuffle_block
         if block is None:
             return None
+        codes = self._cells.batch_codes
         steps = step_bounds(self.n_train, self._plan.batch_size)
 
         def seen(order: np.ndarray) -> float:

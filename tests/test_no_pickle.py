@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "scarches_widgets"
 FORBIDDEN_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 FORBIDDEN_NAMES = {"eval", "exec"}
 FORBIDDEN_MEMBERS = {"torch.load", "pandas.read_pickle", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system"}
+OF_AUTHORS = {"widgets/exercise.py": ["eval"]}  # the checks of an exercise, which the lesson's author writes in Python
 USUAL_SHORT_NAMES = {"pd": "pandas", "np": "numpy"}
 FORBIDDEN_ARGUMENTS = {"allow_pickle": True, "shell": True, "weights_only": False}
 
@@ -38,7 +39,8 @@ def forbidden(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_file_of_the_package_can_run_what_it_reads(path):
-    assert forbidden(path.read_text(encoding="utf-8")) == []
+    of_authors = OF_AUTHORS.get(path.relative_to(PACKAGE).as_posix(), [])
+    assert forbidden(path.read_text(encoding="utf-8")) == of_authors
 
 
 @pytest.mark.parametrize(

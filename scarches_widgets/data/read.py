@@ -342,7 +342,7 @@ def _read_zarr(folder: Path, backed: str | None) -> anndata.AnnData:
 
     _check_is_zarr(folder)
     if backed:
-        return _read_lazily([folder])
+        return _read_lazily([folder], probe=False)
     _check_zarr(folder)
     # The consolidated metadata are a second description of every array; what has not been checked is not used.
     return anndata.io.read_zarr(zarr.open_group(folder, mode="r", use_consolidated=False))

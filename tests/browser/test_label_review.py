@@ -31,6 +31,11 @@ adata.obsm["X_umap"] = adata.obsm["X_truth"][:, :2]
 session = sca.widgets.Session()
 """
 SHOWN = "view = sca.widgets.LabelReview(adata, threshold=0.4, against='truth', session=session)\nview"
+# keys and a cell reach the kernel by different threads, so the cell waits for the keys
+SETTLED = """import time
+end = time.time() + 20
+while (round(view.review.rule.threshold, 2), view.review.rule.by) != (0.35, "unanimous") and time.time() < end:
+    time.sleep(0.05)"""
 LINKED = "umap = sca.widgets.EmbeddingView(adata, session=session)\numap"
 VIEW = ".scaw-label-review"
 APPLIED = "Written: obs['reviewed_x'], obs['reviewed_x_reason'], uns['label_reviews']['reviewed_x']."
@@ -132,6 +137,7 @@ def test_everything_by_keyboard_and_a_key_reaches_no_notebook(notebook):
         nb.press("ArrowLeft")
     nb.tab_to("Order of the types")
     nb.press("Tab", "ArrowDown")
+    nb.execute(SETTLED)
     expect(view.locator(".scaw-result")).to_contain_text(str(in_python(nb, "int((view.review.codes < 0).sum())")))
     assert in_python(nb, "view.review.rule.threshold") == pytest.approx(0.35)
     expect(view.get_by_role("slider", name="Threshold of the uncertainty")).to_have_value("0.35")

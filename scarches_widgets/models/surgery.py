@@ -6,8 +6,8 @@ new blocks are trainable, so a reference cell's latent stays the same to the bit
 
 Departures from the paper, unless schedule="published": a new row has a normal prior around the average row of the
 reference (`TrainingPlan.anchors`), and the KL weight is the reference's last. On scvi-tools' model of six blood donors,
-whose cells of one donor are mapped as a new batch of 106 cells, mixing with the others stays at 0.94; with scvi-tools'
-surgery it falls to 0.67.
+106 of whose cells, of one donor, are mapped as a new batch, their mixing with the others falls from 0.94 to 0.92; with
+scvi-tools' surgery, to 0.67.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ OFTEN = 100  # epochs
 SURGERY_STEPS = 400  # of a query's run: its new batches' rows are few weights, and start as an average batch's
 SURGERY_EPOCHS = (3, 40)
 SURGERY_RATE = 1e-2
-PRIOR_VARIANCE = 3.0  # of a new batch's weights around an average batch's, in squared bounds of their initial weights
+PRIOR_VARIANCE = 20.0  # of a new batch's weights around an average batch's, in squared bounds of their initial weights
 WARM_UP = 0.15  # share of the steps in which the learning rate rises
 FIRST_SHARE = 1 / 25  # learning rate of the first step, as a share of the highest
 

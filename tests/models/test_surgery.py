@@ -432,7 +432,7 @@ def test_new_rows_are_drawn_to_an_average_batch_by_a_prior_as_wide_as_the_layers
     anchors = TrainingPlan().anchors(query.module, n_train=50)
     anchor, strength = anchors[id(table.blocks[1])]
     torch.testing.assert_close(anchor, reference_rows.mean(0))
-    assert strength == pytest.approx(1 / (3 * layer.bound**2 * 50))
+    assert strength == pytest.approx(1 / (20 * layer.bound**2 * 50))
     assert id(table.blocks[0]) not in anchors
     assert not TrainingPlan(schedule="published").anchors(query.module, 50)
     assert not TrainingPlan().anchors(reference.module, 50), "a reference has no prior"
@@ -451,4 +451,4 @@ def test_rows_of_few_cells_stay_nearer_to_an_average_batch_with_the_prior(atlas)
         (table,) = model.module.encoder.hidden.linears[0].offsets
         return float((table.blocks[1] - table.start()).detach().norm())
 
-    assert 0 < departure(query) < 0.9 * departure(free)
+    assert 0 < departure(query) < 0.99 * departure(free)

@@ -67,7 +67,8 @@ def train_all(out: Path, max_epochs: str, *precisions: str) -> None:
             if is_double:
                 model.module.double()
             model.train(int(max_epochs), **SEVERAL, **({} if is_double else {"schedule": "published"}))
-            weights = {key: tensor.numpy() for key, tensor in model.module.state_dict().items()}
+            weights = {key: tensor.detach().numpy() for key, tensor in model.module.named_parameters()}
+            weights |= {f"statistic {key}": tensor.numpy() for key, tensor in model.module.named_buffers()}
             history = model.history.drop(columns="seconds").to_numpy()
             np.savez(out / f"{precision} {name} {os.environ.get('RANK', '0')}.npz", history=history, **weights)
 

@@ -15,8 +15,10 @@ from small import fingerprint
 import scarches_widgets as sca
 
 HERE = Path(__file__).parent
-EXACT = 1e-12  # in float64
-BEFORE_NORM = ("encoder.mean.bias", ".running_mean")  # ends of names: what a batch normalisation takes away again
+EXACT = {"float64": 1e-12, "float32": 2e-5}
+STEEP = {"float64": 1e-12, "float32": 2e-4}  # trVAE's narrowest kernels have slopes of 1e6, which multiply rounding
+LOOSE = {"float64": 1e-9, "float32": 2e-4}  # of statistics, and of what a batch normalisation takes away again
+BEFORE_NORM = "encoder.mean.bias"  # how their names end
 
 
 def environment() -> dict[str, str]:
@@ -57,16 +59,17 @@ def trained(out: Path, n_processes: int, n_epochs: int, *precisions: str) -> dic
     return results
 
 
-def too_far(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, float]:
+def too_far(name: str, one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, float]:
     """The tensors that differ by more than rounding, relative to their largest value or to 1, whichever is more.
 
     A bias before a batch normalisation has a gradient of zero, or of the KL term alone, while that weighs little; Adam
-    makes steps of its rounding.
+    makes steps of its rounding. Statistics are not learned, but follow what is.
     """
-    apart = {}
+    precision, model = name.split(maxsplit=1)
+    exact, apart = (STEEP if model == "TRVAE" else EXACT)[precision], {}
     for key, values in one.items():
         difference = np.abs(values - other[key]).max(initial=0) / max(1.0, np.abs(values).max(initial=0))
-        if not difference < (1e-9 if key.endswith(BEFORE_NORM) else EXACT):
+        if not difference < (LOOSE[precision] if key.startswith("statistic") or key.endswith(BEFORE_NORM) else exact):
             apart[key] = float(difference)
     return apart
 
@@ -75,15 +78,16 @@ def test_two_processes_train_what_one_does(tmp_path):
     alone, both = (trained(tmp_path, n, 2, "float64") for n in (1, 2))
     assert len(alone) == 7
     for name, weights in alone.items():
-        assert not too_far(weights, both[name])
+        assert not too_far(name, weights, both[name])
 
 
 @pytest.mark.slow
-def test_fifty_steps_in_three_processes_give_the_weights_and_histories_of_one(tmp_path):
-    alone, three = (trained(tmp_path, n, 10, "float64") for n in (1, 3))
-    assert len(alone) == 7
+def test_fifty_steps_in_one_two_or_three_processes_give_the_same_weights_and_histories(tmp_path):
+    alone, *others = (trained(tmp_path, n, 10, "float64", "float32") for n in (1, 2, 3))
+    assert len(alone) == 14
     for name, weights in alone.items():
-        assert not too_far(weights, three[name])
+        for several in others:
+            assert not too_far(name, weights, several[name])
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ PLACES = {  # of each node, the one above it
 }
 AGAIN = """
 start, _ = sca.hierarchy.learn_tree(
-    with_names, "lab", ["Leiden", "Munich", "Kyoto"], "label", use_rep="X_scvi", apply=False
+    with_names, "lab", ["Leiden", "Munich", "Kyoto"], "label", useRE=False, use_rep="X_scvi", apply=False
 )
 exec(editor.code(), {"tree": start})
 """

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -42,7 +43,7 @@ def run_up_to(nb, i):
     while nb.page.evaluate("() => scawPanel.content.activeCellIndex") <= i:
         before = nb.page.evaluate("() => scawPanel.content.activeCellIndex")
         nb.press("Shift+Enter")
-        nb.page.wait_for_function("i => scawPanel.content.activeCellIndex > i", arg=before)
+        nb.page.wait_for_function("i => scawPanel.content.activeCellIndex > i", arg=before, timeout=1000 * LONG)
 
 
 def wait_for_views(nb, condition, argument=None):
@@ -81,8 +82,9 @@ def test_the_whole_tour_is_walked_by_keyboard_alone(notebook):
     nb.press("Escape")
     nb.tab_to("Loss monitor, done.*")
     nb.press("Home", "ArrowRight", "t", "l")
-    nb.wait_for_text(f"{MONITOR} .scaw-readout", "Epoch 1:")
-    assert nb.widgets(f"{MONITOR} tbody tr").count() == int(nb.execute("print(len(panel.run.epochs))"))
+    nb.wait_for_text(f"{MONITOR} .scaw-readout", "Epoch 1:", timeout=LONG)
+    n_epochs = int(nb.execute("print(len(panel.run.epochs))", timeout=LONG))
+    expect(nb.widgets(f"{MONITOR} tbody tr")).to_have_count(n_epochs)
     nb.press("Escape")
 
     walk_to(nb, place_of("panel.monitor.snapshot()"))
@@ -104,7 +106,7 @@ def test_the_whole_tour_is_walked_by_keyboard_alone(notebook):
     wait_for_views(nb, "view => view.dataset.color === 'batch'")
     nb.tab_to("batch.*")
     nb.press("Home", "Enter")
-    n_query = int(nb.execute("print(query_cells.n_obs)"))
+    n_query = int(nb.execute("print(query_cells.n_obs)", timeout=LONG))
     wait_for_views(nb, "(view, n) => Number(view.dataset.selected) === n", n_query)
     assert nb.execute("print((cells[session.selection].obs['role'] == 'query').all())") == "True\n"
     nb.press("Escape")
@@ -114,10 +116,8 @@ def test_the_whole_tour_is_walked_by_keyboard_alone(notebook):
     last = len(json.loads(TOUR.read_text(encoding="utf-8"))["cells"]) - 1
     walk_to(nb, place_of("raw_view") + 1)
     run_up_to(nb, last - 1)
-    nb.wait_for_status("idle", timeout=LONG)
-    wait_for_views(
-        nb, "(view, n) => Number(view.dataset.selected) === n", int(nb.execute("print(len(session.selection))"))
-    )
+    n_selected = int(nb.execute("print(len(session.selection))", timeout=LONG))  # after all cells
+    wait_for_views(nb, "(view, n) => Number(view.dataset.selected) === n", n_selected)
     texts = "".join(output.get("text", "") for i in range(last) for output in nb.outputs(i))
     assert float(re.search(r"([\d.]+)% of the labels are right", texts)[1]) > 90
     assert not any(output["output_type"] == "error" for i in range(last) for output in nb.outputs(i))

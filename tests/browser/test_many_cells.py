@@ -115,3 +115,24 @@ def test_a_million_cells_in_an_embedding_are_seen_coloured_and_selected(notebook
     view.locator(".scaw-option").nth(3).click()
     wait_for(nb, SELECTED, n)
     assert in_python(nb, "bool((view.mask == (adata.obs['type'] == 'type 3')).all())")
+
+
+def test_a_million_cells_in_a_tissue_are_seen_coloured_and_selected_and_a_reload_shows_them_again(notebook, measured):
+    nb = notebook([CELLS, "mapper = SpatialMapper(adata, color='type', basis='umap')\nmapper"])
+    css = ".scaw-spatial-mapper"
+    view = opened(nb, css, 2, measured)
+    color = view.locator(".scaw-board select").first
+    recoloured(nb, css, lambda: color.select_option(label="depth"), "depth", measured)
+    n = lasso(nb, view, 0, measured)
+    assert n == in_python(nb, "len(mapper.selection)") and 1000 < n < 1_000_000
+    places = "adata.obsm['spatial'][mapper.selection]"
+    low, high = in_python(nb, f"[{places}.min(0).tolist(), {places}.max(0).tolist()]")
+    assert low[0] > 200 and high[0] < 1800, "a part of the tissue"
+    measured["bytes"] = nb.messages.size(nb.messages.to_browser())
+    assert measured["bytes"] <= 5e6
+    nb.reload(css)
+    wait_for(nb, READY, 2)
+    wait_for(nb, SELECTED, 0)
+    assert int(nb.widget("[data-selected]").get_attribute("data-selected")) == n
+    assert nb.widget(f"{css} .scaw-legend-title").inner_text() == "depth"
+    assert nb.axe() == []

@@ -230,6 +230,45 @@ def test_no_serious_fault_in_either_theme_and_nothing_is_cut_off_when_narrow(not
 
 
 @pytest.mark.slow
+def test_groups_and_outlined_regions_are_filled_with_a_name_and_what_was_written_is_taken_back(notebook):
+    nb = notebook([CELLS, "mapper = sca.widgets.SpatialMapper(reference, color='region')\nmapper"])
+    view = opened(nb)
+    nb.execute("mapper.layers['regions'].visible = True; mapper.layers['regions'].color = 'region'")
+    column, name = view.get_by_label("Column of obs"), view.get_by_label("Name for the selected cells")
+    column.fill("zone")
+    name.fill("rim")
+    fill = view.get_by_role("button", name="Fill")
+    fill.click()
+    view.locator(".scaw-option").first.click()
+    written = view.locator(".scaw-written li")
+    expect(written).to_have_count(1)
+    group = json.loads(
+        nb.execute(
+            "import json; print(json.dumps(sorted(reference.obs['region'][reference.obs['zone'] == 'rim'].unique())))"
+        )
+    )
+    assert group == [view.locator(".scaw-option-name").first.inner_text()]
+    name.fill("core")
+    chart = view.locator(".scaw-chart").first
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    nb.page.mouse.click(box["x"] + 0.84 * box["width"], box["y"] + 0.3 * box["height"])  # within a region
+    expect(written).to_have_count(2)
+    counts = "reference.obs['zone'].value_counts().to_dict()"
+    both = in_python(nb, counts, "'core' in set(reference.obs['zone'])")
+    assert both["core"] > 0 and both["rim"] > 0
+    view.locator(".scaw-option").first.focus()
+    nb.press("Escape")
+    expect(fill).to_have_attribute("aria-pressed", "false")
+    view.get_by_role("button", name="Undo").click()
+    expect(written).to_have_count(3)
+    assert set(in_python(nb, counts, "'core' not in set(reference.obs['zone'].dropna())")) == {"rim"}
+    nb.press("Control+z")
+    expect(written).to_have_count(4)
+    assert in_python(nb, "list(reference.obs)", "'zone' not in reference.obs").count("zone") == 0
+
+
+@pytest.mark.slow
 def test_squidpys_view_of_the_reference_is_shown_with_its_code(notebook):
     nb = notebook([CELLS, MAPPED])
     view = opened(nb, "done")

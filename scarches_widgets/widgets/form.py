@@ -53,6 +53,7 @@ class Field:
     most: float | None = None
     below: float | None = None
     choices: tuple[Choice, ...] = field(default=())
+    is_key: bool = False  # it names a part of the AnnData, for which there is no default
 
     def problem(self, entry: Entry) -> str | None:
         """What is wrong with an entry, as a sentence with its value; None if nothing is."""
@@ -127,7 +128,7 @@ def choices_of(name: str, values: Iterable[str]) -> tuple[Choice, ...]:
 def key_field(name: str, section: str, choices: Iterable[Choice], words: Mapping[str, Words] = OPTIONS) -> Field:
     """A field that names a part of the AnnData."""
     label, hint, main = words[name]
-    return Field(name, section, "choice", None, label, hint, main, optional=True, choices=tuple(choices))
+    return Field(name, section, "choice", None, label, hint, main, optional=True, choices=tuple(choices), is_key=True)
 
 
 def columns_of(obs: pd.DataFrame, numeric: bool = False) -> tuple[Choice, ...]:

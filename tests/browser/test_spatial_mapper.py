@@ -98,6 +98,7 @@ def in_python(nb, expression, until):
 def test_a_query_is_mapped_by_a_click_and_a_lasso_in_either_pane_selects_in_the_other_and_in_python(notebook):
     nb = notebook([CELLS, MAPPER])
     view = opened(nb)
+    expect(view.locator("[data-option=spatial_key] .scaw-change")).to_have_text("")  # keys of the data have no default
     wait_for(nb, placed, [0, 300])
     view.get_by_role("button", name="Map", exact=True).click()
     drawn(nb, "done")

@@ -110,9 +110,9 @@ function fieldOf(field, id) {
       else if (field.kind === "choice") control.selectedIndex = lineOf(control, placeOf(field, entry));
       else if (entry !== UNREADABLE) control.value = entry ?? "";
     },
-    /** Say that the entry is not the default, and what that is; `field.default` of the data's keys is none. */
+    /** Say that the entry is not the default, and what that is. */
     compare(entry) {
-      const isChanged = entry !== field.default && field.section !== "Data";
+      const isChanged = entry !== field.default && !field.is_key;
       node.classList.toggle("scaw-changed", isChanged);
       changed.textContent = isChanged ? `changed; default: ${defaultWords(field)}` : "";
     },

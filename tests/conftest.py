@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from lessons import executed
 from small import QUICK, SMALL
 from zenodo_server import running
 
@@ -45,7 +46,7 @@ def pytest_terminal_summary(terminalreporter, config):
     costs = sorted(text for report in reports for name, text in report.user_properties if name == "cost of a lesson")
     if costs:
         terminalreporter.section("what lessons cost")
-        terminalreporter.line(f"{'lesson':14} {'CPU seconds':>11} {'peak GB':>8}")
+        terminalreporter.line(f"{'lesson':18} {'CPU seconds':>11} {'peak GB':>8}")
         for line in costs:
             terminalreporter.line(line)
     left_out = getattr(config, "left_out", [])
@@ -98,6 +99,17 @@ def trained(reference_cells):
     model = sca.models.SCVI(reference_cells, batch_key="batch", **SMALL)
     model.train(**QUICK)
     return model
+
+
+@pytest.fixture(scope="class")
+def lesson(request):
+    """A subclass of `Lesson`: the notebook with its outputs, and what its kernel then said."""
+    return executed(request.cls.path, request.cls.before, **request.cls.asked)
+
+
+@pytest.fixture(scope="class")
+def said(lesson):
+    return lesson[1]
 
 
 @pytest.fixture

@@ -1,18 +1,13 @@
 """The lesson on tissue, executed top to bottom: what it says about its cells must come true."""
 
-import pytest
-from lessons import NOTEBOOKS, executed, fits_a_small_machine, growth_of
+from typing import ClassVar
 
-pytestmark = pytest.mark.slow
-
-LESSON = NOTEBOOKS / "09_tissue.ipynb"
+from lessons import NOTEBOOKS, Lesson
 
 
-@pytest.fixture(scope="module")
-def lesson():
-    """The notebook with its outputs, and what its kernel then said."""
-    return executed(
-        LESSON,
+class TestTissue(Lesson):
+    path = NOTEBOOKS / "09_tissue.ipynb"
+    asked: ClassVar = dict(
         status="mapper.status",
         better="bool(mapper.held_out.is_better)",
         correlations="[correlation, of_neighbours]",
@@ -24,26 +19,12 @@ def lesson():
         truth_hidden='"spatial" not in query.obsm and "region" not in query.obs',
     )
 
+    def test_cells_are_placed_better_than_by_neighbours_and_best_where_the_model_is_confident(self, said):
+        assert said["status"] == "done" and said["better"] and said["truth_hidden"]
+        ours, neighbours = said["correlations"]
+        assert ours > neighbours + 0.05
+        assert said["errors"][0] < said["errors"][1] and said["right"][0] > said["right"][1]
 
-def test_cells_are_placed_better_than_by_neighbours_and_best_where_the_model_is_confident(lesson):
-    _, said = lesson
-    assert said["status"] == "done" and said["better"] and said["truth_hidden"]
-    ours, neighbours = said["correlations"]
-    assert ours > neighbours + 0.05
-    assert said["errors"][0] < said["errors"][1] and said["right"][0] > said["right"][1]
-
-
-def test_unassigned_cells_are_unknown_and_a_region_is_named_by_hand(lesson):
-    _, said = lesson
-    assert said["written"] and 0.2 < said["unknown"] < 0.3
-    assert 100 < said["zone"] < 220
-
-
-def test_the_lesson_fits_a_small_machine(lesson, record_property):
-    _, said = lesson
-    assert fits_a_small_machine(said, record_property)
-
-
-def test_the_lesson_is_kept_without_outputs_and_is_small_with_them(lesson):
-    notebook, _ = lesson
-    assert growth_of(LESSON, notebook) < 300_000
+    def test_unassigned_cells_are_unknown_and_a_region_is_named_by_hand(self, said):
+        assert said["written"] and 0.2 < said["unknown"] < 0.3
+        assert 100 < said["zone"] < 220

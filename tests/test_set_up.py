@@ -1,4 +1,4 @@
-"""README's commands are complete, and CI runs the same test command."""
+"""README's commands are complete, CI runs the same test command, and each lesson is listed and tested."""
 
 import subprocess
 from pathlib import Path
@@ -24,3 +24,11 @@ def test_the_top_level_holds_only_what_was_agreed():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     top = {line.split("/")[0] for line in tracked.splitlines()}
     assert {name for name in top if not name.startswith(".")} <= agreed
+
+
+def test_each_lesson_is_listed_in_the_readme_and_its_claims_are_tested():
+    lessons = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {name for name in lessons if f"(notebooks/{name}.ipynb)" in readme} == lessons
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert {name for name in lessons if f'/ "{name}.ipynb"' in tests} == lessons

@@ -257,6 +257,22 @@ class Notebook:
         for key in keys:
             self.page.keyboard.press(key)
 
+    def draw_over(self, chart: Locator, *points: tuple[float, float], key: str | None = None) -> None:
+        """Drag over a chart through points, shares of its width and height; with a key held down if one is given."""
+        chart.scroll_into_view_if_needed()
+        box = chart.bounding_box()
+        first, *others = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+        keyboard, mouse = self.page.keyboard, self.page.mouse
+        if key:
+            keyboard.down(key)
+        mouse.move(*first)
+        mouse.down()
+        for point in others:
+            mouse.move(*point, steps=4)
+        mouse.up()
+        if key:
+            keyboard.up(key)
+
     def tab_to(self, name: str, limit: int = 60) -> None:
         """Press Tab until the element with the focus has a name (what a screen reader says) that matches."""
         names = []

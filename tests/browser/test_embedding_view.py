@@ -35,24 +35,6 @@ def ready(notebook, n=1):
     return notebook.widgets(VIEW)
 
 
-def drag(notebook, view, *points, key=None):
-    """Draw over the chart through points given as shares of its width and height."""
-    chart = view.locator(".scaw-chart")
-    chart.scroll_into_view_if_needed()
-    box = chart.bounding_box()
-    mouse = notebook.page.mouse
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    if key:
-        notebook.page.keyboard.down(key)
-    mouse.move(*places[0])
-    mouse.down()
-    for place in places[1:]:
-        mouse.move(*place, steps=4)
-    mouse.up()
-    if key:
-        notebook.page.keyboard.up(key)
-
-
 LEFT = [(0.12, 0.02), (0.5, 0.02), (0.5, 0.9), (0.12, 0.9)]  # B cells and monocytes, around
 RIGHT_TOP, LEFT_TOP = [(0.55, 0.02), (0.97, 0.43)], [(0.12, 0.02), (0.5, 0.43)]  # corners of boxes
 
@@ -87,7 +69,7 @@ def test_a_lasso_in_one_view_selects_in_the_other_and_in_python(notebook):
     nb = notebook([ADATA, UMAP, PCA])
     nb.run_all()
     umap = ready(nb, 2).first
-    drag(nb, umap, *LEFT)
+    nb.draw_over(umap.locator(".scaw-chart"), *LEFT)
     wait_for_selected(nb, 200, views=2)
     assert umap.locator(".scaw-selected").text_content() == "200 of 400 cells selected (50 %)"
     assert drawn(nb) == [200, 200]
@@ -104,19 +86,19 @@ def test_boxes_replace_add_and_take_away_and_so_do_keys_during_a_drag(notebook):
     nb.run_all()
     view = ready(nb).first
     view.get_by_role("button", name="Box").click()
-    drag(nb, view, *RIGHT_TOP)
+    nb.draw_over(view.locator(".scaw-chart"), *RIGHT_TOP)
     wait_for_selected(nb, 100)
     assert in_python(nb, "umap.obs_names.tolist() == adata.obs_names[300:].tolist()")
     view.get_by_role("button", name="Add").click()
-    drag(nb, view, *LEFT_TOP)
+    nb.draw_over(view.locator(".scaw-chart"), *LEFT_TOP)
     wait_for_selected(nb, 200)
     view.get_by_role("button", name="Subtract").click()
-    drag(nb, view, *RIGHT_TOP)
+    nb.draw_over(view.locator(".scaw-chart"), *RIGHT_TOP)
     wait_for_selected(nb, 100)
-    drag(nb, view, *RIGHT_TOP, key="Shift")
+    nb.draw_over(view.locator(".scaw-chart"), *RIGHT_TOP, key="Shift")
     wait_for_selected(nb, 200)
     view.get_by_role("button", name="Replace").click()
-    drag(nb, view, *RIGHT_TOP, key="Alt")
+    nb.draw_over(view.locator(".scaw-chart"), *RIGHT_TOP, key="Alt")
     wait_for_selected(nb, 100)
     assert in_python(nb, "sorted(set(adata.obs['type'][umap.selection]))") == ["Monocyte"]
     view.get_by_role("button", name="Invert").click()
@@ -185,7 +167,7 @@ def test_a_reload_and_a_second_view_show_the_same(notebook):
     nb = notebook([ADATA, UMAP])
     nb.run_all()
     view = ready(nb).first
-    drag(nb, view, *LEFT)
+    nb.draw_over(view.locator(".scaw-chart"), *LEFT)
     view.locator("select").select_option(label="batch")
     wait_for_selected(nb, 200)
     view.locator(".scaw-option", has_text="b2").wait_for()
@@ -198,7 +180,7 @@ def test_a_reload_and_a_second_view_show_the_same(notebook):
     wait_for_selected(nb, 200, views=2)
     first_legend, second_legend = (one.locator(".scaw-legend").text_content() for one in (view, second))
     assert first_legend == second_legend
-    drag(nb, view, *RIGHT_TOP, (0.97, 0.02))
+    nb.draw_over(view.locator(".scaw-chart"), *RIGHT_TOP, (0.97, 0.02))
     nb.page.wait_for_function(
         f"() => new Set([...document.querySelectorAll('{VIEW}')].map((one) => one.dataset.selected)).size === 1"
     )

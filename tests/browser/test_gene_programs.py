@@ -41,18 +41,6 @@ def ready(nb):
     return nb.widget(VIEW)
 
 
-def lasso(nb, view, points):
-    chart = view.locator(".scaw-chart")
-    chart.scroll_into_view_if_needed()
-    box, mouse = chart.bounding_box(), nb.page.mouse
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    mouse.move(*places[0])
-    mouse.down()
-    for place in places[1:]:
-        mouse.move(*place, steps=4)
-    mouse.up()
-
-
 def in_python(nb, expression):
     return json.loads(nb.execute(f"import json; view.wait(30); print(json.dumps({expression}))"))
 
@@ -78,7 +66,7 @@ def test_open_a_program_lasso_two_groups_compare_rename_and_copy_code_that_makes
     expect(compare).to_be_disabled()
     sizes = [0]
     for which, points in (("A", LEFT), ("B", RIGHT)):
-        lasso(nb, view, points)
+        nb.draw_over(view.locator(".scaw-chart"), *points)
         nb.wait_for(f"{VIEW}:not([data-selected='{sizes[-1]}'])")
         sizes.append(int(view.get_attribute("data-selected")))
         view.get_by_role("button", name=f"Keep selection as {which}").click()
@@ -183,7 +171,7 @@ def test_a_reload_a_second_view_and_a_lost_kernel_keep_what_is_shown(notebook):
     nb = notebook([TRAINED, SHOWN])
     nb.run_all()
     view = ready(nb)
-    lasso(nb, view, LEFT)
+    nb.draw_over(view.locator(".scaw-chart"), *LEFT)
     nb.wait_for(f"{VIEW}:not([data-selected='0'])")
     n = view.get_attribute("data-selected")
     view.get_by_label("difference between selections").check()

@@ -21,6 +21,7 @@ options = dict(region_key="region", n_top_genes=40, n_components=10, max_epochs=
 MAPPER = "mapper = sca.widgets.SpatialMapper(reference, query, **options)\nmapper"
 MAPPED = f"{MAPPER[: -len('mapper')]}mapper.map()\nmapper.wait()\nmapper"
 VIEW = ".scaw-spatial-mapper"
+LEFT = [(0.13, 0.03), (0.55, 0.03), (0.55, 0.88), (0.13, 0.88)]  # half of a chart, around
 
 
 def opened(nb, status="ready"):
@@ -66,21 +67,6 @@ def wait_for(nb, look, expected, seconds=60):
     assert seen == expected
 
 
-def lasso(nb, view, which):
-    """Draw around the left half of a chart."""
-    chart = view.locator(".scaw-chart").nth(which)
-    chart.scroll_into_view_if_needed()
-    box = chart.bounding_box()
-    points = [(0.13, 0.03), (0.55, 0.03), (0.55, 0.88), (0.13, 0.88)]
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    mouse = nb.page.mouse
-    mouse.move(*places[0])
-    mouse.down()
-    for place in places[1:]:
-        mouse.move(*place, steps=4)
-    mouse.up()
-
-
 def wait_for_cells(nb, condition):
     """Wait until the number of selected cells, `n`, is as the condition says; that number."""
     board = f"document.querySelector('{VIEW} .scaw-board')"
@@ -104,12 +90,12 @@ def test_a_query_is_mapped_by_a_click_and_a_lasso_in_either_pane_selects_in_the_
     drawn(nb, "done")
     nb.page.wait_for_function(f"() => document.querySelector('{VIEW} .scaw-option-name')?.textContent === 'Region 0'")
     wait_for(nb, placed, [300, 300])
-    lasso(nb, view, 0)
+    nb.draw_over(view.locator(".scaw-chart").nth(0), *LEFT)
     n = wait_for_cells(nb, "n > 0 && n < 300")
     wait_for(nb, chosen, [n, n])
     left = in_python(nb, "mapper.locations['x'][mapper.selection].max()", f"len(mapper.selection) == {n}")
     assert left < in_python(nb, "mapper.locations['x'].max()", "True")
-    lasso(nb, view, 1)
+    nb.draw_over(view.locator(".scaw-chart").nth(1), *LEFT)
     other = wait_for_cells(nb, f"n > 0 && n !== {n}")
     wait_for(nb, chosen, [other, other])
     assert in_python(nb, "len(mapper.obs_names)", f"len(mapper.selection) == {other}") == other

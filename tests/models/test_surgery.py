@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 
@@ -16,6 +17,7 @@ import scarches_widgets as sca
 from scarches_widgets.data.names import DataError
 from scarches_widgets.models.base import Model
 from scarches_widgets.models.scvi import SCVIConfig, SCVIModule
+from scarches_widgets.training import plan
 from scarches_widgets.training.plan import BRISK, TrainingPlan
 
 SCVI = sca.models.SCVI
@@ -438,17 +440,15 @@ def test_new_rows_are_drawn_to_an_average_batch_by_a_prior_as_wide_as_the_layers
     assert not TrainingPlan().anchors(reference.module, 50), "a reference has no prior"
 
 
-def test_rows_of_few_cells_stay_nearer_to_an_average_batch_with_the_prior(atlas):
+def test_the_narrower_the_prior_the_nearer_rows_of_few_cells_stay_to_an_average_batch(atlas, monkeypatch):
     reference = reference_of(batch(atlas, "batch0", "batch1"))
-    query, free = (mapped(batch(atlas, "batch2")[:40].copy(), reference) for _ in range(2))
-    far = dict(max_epochs=60, progress=False)
-    query.train(**far)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingPlan, "anchors", lambda *args: {})
-        free.train(**far)
 
-    def departure(model):
-        (table,) = model.module.encoder.hidden.linears[0].offsets
+    def departure(variance):
+        monkeypatch.setattr(plan, "PRIOR_VARIANCE", variance)
+        query = mapped(batch(atlas, "batch2")[:40].copy(), reference)
+        query.train(max_epochs=60, progress=False)
+        (table,) = query.module.encoder.hidden.linears[0].offsets
         return float((table.blocks[1] - table.start()).detach().norm())
 
-    assert 0 < departure(query) < 0.99 * departure(free)
+    narrow, wider, given, free = (departure(one) for one in (1e-3, 0.1, plan.PRIOR_VARIANCE, math.inf))
+    assert 0 < 10 * narrow < wider < given / 4 and given < free

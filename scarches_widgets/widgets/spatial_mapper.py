@@ -14,11 +14,13 @@ import traitlets
 from ..data.findings import counted
 from ..data.names import DataError, listed, shown
 from ..data.schema import DataSchema
+from ..mapping.layers import table_of
 from ..mapping.spatial import HeldOut, held_out
 from ..models.sagenet import SageNet
 from .base import HERE, inlined
 from .bokeh_bridge import ensure_loader
 from .cell_view import CellView
+from .form import as_python
 from .mapping_panel import overlap_of
 from .panel import Panel, collected_warnings, remark
 from .session import positions_of
@@ -44,6 +46,7 @@ from .spatial_tissue import spatial_keys
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
     from ..training.run import TrainingRun
     from .session import Session
@@ -55,7 +58,7 @@ class SpatialMapper(Panel, TissuePicture):
     Parameters
     ----------
     reference
-        Cells with coordinates. It is written to only by `assign` and `undo`.
+        Cells with coordinates: AnnData, or SpatialData with such a table. It is written to only by `assign` and `undo`.
     query
         Cells to be placed. They are written to only by `write` and `assign`. None: the reference is looked at. Of more
         than 200,000 cells here or in the reference the page gets pictures; see `EmbeddingView`.
@@ -63,6 +66,9 @@ class SpatialMapper(Panel, TissuePicture):
         A SageNet; trained first if it is not. None: one is made of the reference.
     spatial_key, section_key
         Key of `obsm` with the coordinates, and column of `obs` that tells sections apart.
+    table_key
+        Name of the table in SpatialData that has several. Its images are not drawn; those of a table's
+        `uns["spatial"]` are.
     color
         Column of `obs` or gene of the cells that can be selected; see `EmbeddingView`.
     basis
@@ -138,17 +144,22 @@ class SpatialMapper(Panel, TissuePicture):
 
     def __init__(
         self,
-        reference: AnnData,
-        query: AnnData | None = None,
+        reference: AnnData | SpatialData,
+        query: AnnData | SpatialData | None = None,
         model: SageNet | None = None,
         *,
         spatial_key: str = "spatial",
         section_key: str | None = None,
+        table_key: str | None = None,
         color: str | None = None,
         basis: str | None = None,
         session: Session | None = None,
         **options: Any,
     ):
+        given = {"reference": reference, "query": query}
+        reference, query = (table_of(data, table_key) for data in given.values())
+        self._tables = [role for role, data in given.items() if hasattr(data, "tables")]
+        self._table_key = table_key
         _, self.query, self.model = _checked(reference, query, model)
         self.held_out: HeldOut | None = None
         self._has_own_model, self._trained_by = model is not None, None
@@ -538,7 +549,7 @@ class SpatialMapper(Panel, TissuePicture):
     def code(self) -> str:
         """Python for what is filled in, shown, written and assigned."""
         values, own = self.values, self._has_own_model
-        lines = ["import scarches_widgets as sca", ""]
+        lines = ["import scarches_widgets as sca", "", *self._code_of_tables()]
         if values["method"] == "SageNet" and not own and self._keys_in_sight["spatial_key"] is not None:
             lines += code_of_model(self._form, values, self.query is not None)
         if self.query is not None:
@@ -549,6 +560,11 @@ class SpatialMapper(Panel, TissuePicture):
         written = [] if self._written_at is None else code_of_writing(self._form, values, self._written_at)
         *sight, shown_again = self._code_of_sight()
         return "\n".join([*lines, "", *sight, *written, *self.assigned_code(), shown_again]) + "\n"
+
+    def _code_of_tables(self) -> list[str]:
+        """Lines that take the tables of SpatialData."""
+        key = "" if self._table_key is None else f", {as_python(self._table_key)}"
+        return [f"{role} = sca.mapping.layers.table_of({role}{key})" for role in self._tables]
 
     def assigned_code(self) -> list[str]:
         """Lines by which a `mapper` assigns the names that were assigned here."""

@@ -428,6 +428,23 @@ def test_what_is_no_tissue_or_no_model_is_refused(reference, query, trained):
         SpatialMapper(reference, query[:0].copy())
 
 
+def test_the_table_of_spatialdata_is_looked_at_and_code_takes_it_too(reference, query):
+    from spatialdata import SpatialData
+
+    several = SpatialData(tables={"cells": reference, "nuclei": reference[:50].copy()})
+    with pytest.raises(DataError, match=r"has 2 tables\. Name one, table_key=…: cells, nuclei"):
+        SpatialMapper(several)
+    nuclei = SpatialMapper(several, table_key="nuclei")
+    assert nuclei.n_cells == 50
+    exec(nuclei.code(), again := {"reference": several})
+    assert again["mapper"].n_cells == 50
+    exec(
+        SpatialMapper(several, query, table_key="cells", **QUICK).code(),
+        again := {"reference": several, "query": query},
+    )
+    assert len(again["places"]) == query.n_obs
+
+
 def test_a_failure_is_told_and_the_mapper_can_be_used_again(mapper):
     with mock.patch("scarches_widgets.widgets.spatial_mapper.SageNet", side_effect=MemoryError("There is no memory.")):
         mapper.map()

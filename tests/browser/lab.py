@@ -433,6 +433,23 @@ class Notebook:
             for node in fault["nodes"]
         ]
 
+    def check_access(self, *views: Locator) -> None:
+        """Fail on a serious fault before axe in either theme, and if anything of the views is cut off when narrow.
+
+        Narrow: a window of 640 pixels, and one of 1280 at 200 % and at 400 %; Lab's own bars take their part of each.
+        """
+        for theme in THEMES:
+            self.set_theme(theme)
+            assert self.axe() == [], theme
+        before = dict(self._size)
+        for width, zoom in ((640, 1), (1280, 2), (1280, 4)):
+            self.resize(width)
+            self.zoom(zoom)
+            for view in views:
+                cut = cut_off(view)
+                assert not cut, f"cut off in a window of {width} pixels at {100 * zoom} %: {cut}"
+        self.resize(**before)
+
     def check(self) -> None:
         """Fail if the page asked another host for anything or wrote an error; every test ends with it."""
         self.page.evaluate("0")

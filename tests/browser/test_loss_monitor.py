@@ -5,8 +5,6 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from .lab import cut_off
-
 pytestmark = pytest.mark.browser
 
 MODEL = """
@@ -205,10 +203,4 @@ def test_runs_are_compared_smoothed_hidden_and_a_recorded_one_plays_without_torc
     nb.wait_for(f"{MONITOR} .scaw-chart[data-ready]")
     assert view.get_by_role("radio", name="kl", exact=True).is_checked(), "what was chosen is kept"
     assert not view.get_by_role("checkbox", name="lr=0.01").is_checked()
-    for theme in ("light", "dark"):
-        nb.set_theme(theme)
-        assert nb.axe() == [], theme
-    for width, zoom in ((640, 1), (1280, 2)):
-        nb.resize(width)
-        nb.zoom(zoom)
-        assert cut_off(view) == cut_off(replay) == []
+    nb.check_access(view, replay)

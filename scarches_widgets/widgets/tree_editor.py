@@ -576,14 +576,15 @@ def _codes(column: pd.Series) -> tuple[np.ndarray, list[str]]:
 
 
 def _best_key(tree: Hierarchy, obs: pd.DataFrame) -> str:
-    """The column whose labels the tree knows of the most cells."""
-    n_found = {}
+    """The column whose labels the tree knows of the most cells; of several such, the one with the most labels."""
+    n_found = {}  # column -> cells, labels
     for key in obs.columns:
         if isinstance(obs[key].dtype, pd.CategoricalDtype) or obs[key].dtype.kind in "OUTb":
             counts = obs[key].value_counts()
-            n_found[key] = sum(int(n) for label, n in counts.items() if tree.find(str(label)) is not None)
+            known = [int(n) for label, n in counts.items() if n and tree.find(str(label)) is not None]
+            n_found[key] = sum(known), len(known)
     best = max(n_found, key=n_found.get, default=None)
-    if best is None or not n_found[best]:
+    if best is None or not n_found[best][0]:
         raise DataError(
             f"No column of obs ({listed(obs.columns, 8) or 'it has none'}) has labels of this tree "
             f"({listed([node.name for node in tree.leaves()])}). Name the column, `key='cell_type'`, to see what is "

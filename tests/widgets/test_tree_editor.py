@@ -76,6 +76,14 @@ def ids(tree, *names):
 # Edits
 
 
+def test_cells_are_counted_by_the_finest_column_that_the_tree_knows(tree, cells):
+    coarser = {"CD4 T": "T cell", "CD8 T": "T cell", "Classical": "Monocyte"}
+    cells.obs.insert(0, "lineage", cells.obs["label"].replace(coarser))
+    editor = TreeEditor(tree, cells)
+    assert editor.key == "label"
+    editor.close()
+
+
 def test_every_edit_of_a_page_is_one_of_the_tree_and_undo_leads_back_to_the_start(editor):
     tree = editor.hierarchy
     start = tree.to_json()

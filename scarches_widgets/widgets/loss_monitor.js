@@ -13,7 +13,7 @@ const SPEEDS = [0.5, 1, 2, 5, 10, 50, 0];
 const WORDS = { epoch: "epoch", learning_rate: "learning rate", kl_weight: "KL weight" };
 const CHOICES = ["log_scale", "smoothing", "shown_terms", "hidden_runs"];
 
-const swatch = (colour) => element("span", { "aria-hidden": "true", class: "scaw-swatch", style: `background:${colour}` });
+const stroke = (colour) => element("span", { "aria-hidden": "true", class: "scaw-stroke", style: `background:${colour}` });
 const termIn = (label) => label.replace(/, (training|held out)$/, "");
 
 /** Pause, stop and, of a record that is played, its speed. */
@@ -103,7 +103,7 @@ function partsOf(model, store, choose, isDark, signal) {
       const box = element("input", { type: "checkbox", value: one.key });
       box.checked = !model.get("hidden_runs").includes(one.key);
       standings.set(one.key, element("span", { class: "scaw-hint" }));
-      runs.append(element("li", {}, element("label", {}, box, swatch(readable(one.colour, isDark())),
+      runs.append(element("li", {}, element("label", {}, box, stroke(readable(one.colour, isDark())),
         element("span", {}, element("span", { class: "scaw-run-name" }, one.name), " ", standings.get(one.key)))));
     }
     const shown = model.get("shown_terms");
@@ -113,7 +113,7 @@ function partsOf(model, store, choose, isDark, signal) {
     for (const [term, one] of every) {
       const box = element("input", { type: several ? "radio" : "checkbox", value: term, name });
       box.checked = several ? shown[0] === term : shown.includes(term);
-      terms.append(element("label", {}, box, several ? null : swatch(readable(one.colour, isDark())), termIn(one.label)));
+      terms.append(element("label", {}, box, several ? null : stroke(readable(one.colour, isDark())), termIn(one.label)));
     }
     const marks = several ? "" : ", dotted: best epoch, shaded: warm-up of the KL term";
     if (every.size) terms.append(element("span", { class: "scaw-hint" }, `solid: training, dashed: held out${marks}`));

@@ -110,7 +110,7 @@ export function tissueLayers(model, signal) {
 function chips({ names, colours }, dark) {
   if (!names?.length) return null;
   const shades = shadesOf({ kind: "categories", colours }, dark ? "dark" : "light");
-  const shown = names.slice(0, MOST_CHIPS).map((name, i) => element("span", { class: "scaw-chip" },
+  const shown = names.slice(0, MOST_CHIPS).map((name, i) => element("span", { class: "scaw-layer-chip" },
     element("span", { class: "scaw-swatch", "aria-hidden": "true", style: `background:${shades[i]}` }), name));
   return element("div", { class: "scaw-chips" }, ...shown,
     names.length > MOST_CHIPS ? element("span", { class: "scaw-hint" }, `and ${names.length - MOST_CHIPS} more`) : null);

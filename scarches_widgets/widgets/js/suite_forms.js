@@ -25,7 +25,7 @@ function fileForm(label, value, action, act, list, signal) {
 /** Which groups of which column of the reference become the query. */
 function takeForm(model, send, signal) {
   const column = element("select", { class: "scaw-select" });
-  const groups = element("fieldset", { class: "scaw-groups" });
+  const groups = element("fieldset", { class: "scaw-suite-groups" });
   const chosen = () => [...groups.querySelectorAll("input:checked")].map((box) => box.value);
   const go = actionButton("Take these cells", () => send({ op: "take", column: column.value, groups: chosen() }), signal);
   const node = element("details", {}, element("summary", {}, "Take it out of the reference"),

@@ -38,7 +38,7 @@ AT_ONCE = 12  # cards of a folder that cells are compared with unasked
 SMALL_CARD = 4_000_000  # bytes up to which a record's card is fetched unasked
 LONGEST_QUERY, LONGEST_NAME, MOST_AUTHORS = 300, 100, 100
 LONGEST_TOKEN = 1_000
-PATIENCE = 5.0  # seconds that a view waits to be displayed, for what the notebook saves
+PATIENCE = 5.0  # seconds that a view waits to be displayed, for what the notebook saves, and a name for its model
 LARGEST_TITLE, LARGEST_TEXT = 200, 100_000  # characters of a card
 
 
@@ -387,7 +387,8 @@ class ModelHub(View):
         raise ValueError(f"There is no model '{shown(key)}' here any more.")
 
     def _named(self, name: str) -> LocalEntry:
-        with self._lock:
+        with self._changed:  # a new hub may be looking through its folder still
+            self._changed.wait_for(lambda: name in self._local or not self._looks.is_busy, PATIENCE)
             if name not in self._local:
                 near = did_you_mean(name, self._local)
                 raise ValueError(f"There is no model '{shown(name)}' in '{shown(self.folder)}'.{near}")

@@ -133,6 +133,14 @@ def test_a_model_is_loaded_into_the_session(folder, scvi):
     assert hub.loaded == "local:atlas" and hub.work["words"].startswith("Loaded: SCVI of 40 genes.")
 
 
+def test_a_hub_that_looks_through_its_folder_still_knows_what_is_asked_of_it_by_name(folder):
+    hub = ModelHub(folder)
+    hub.edit("atlas", title="Another title")
+    assert hub.wait(30) and hub.local[0]["title"] == "Another title"
+    with pytest.raises(ValueError, match="no model 'atlsa' in 'models'"):
+        hub.load("atlsa")
+
+
 def test_a_model_without_a_card_is_compared_once_it_is_loaded(folder, scvi, query_cells):
     scvi.save(folder / "no card")
     hub = hub_of(folder, query_cells)

@@ -15,7 +15,7 @@ function verdictOf(verdict, method, send, signal) {
   const rows = verdict.rows.map(({ method: name, correlation, error }) => element("tr", {}, element("th", { scope: "row" }, name),
     element("td", {}, correlation.toFixed(2)), element("td", {}, formatNumber(error))));
   const table = element("table", { class: "scaw-table" },
-    element("caption", { class: "scaw-hint" }, "Reference cells that training did not see"),
+    element("caption", { class: "scaw-hint" }, "Reference cells that training did not see; errors in the unit of the coordinates"),
     element("thead", {}, element("tr", {}, ...["Method", "Correlation of distances", "Median error"].map((text) => element("th", { scope: "col" }, text)))),
     element("tbody", {}, ...rows));
   const use = button("Place by nearest neighbours instead", { "data-op": "neighbours" });

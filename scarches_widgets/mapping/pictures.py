@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -87,7 +87,10 @@ def draw_groups(
 
     With `selected` (a mask), the other cells are faint.
     """
-    order = _draw_cells(axis, position, selected, colours=np.array(colours)[codes])
+    from matplotlib.colors import to_rgba_array
+
+    rows = to_rgba_array(list(colours))
+    order = _draw_cells(axis, position, selected, lambda cells: rows[codes[cells]])
     occurring = np.unique(codes[order])
     for code in occurring[:MOST_NAMES]:
         axis.scatter([], [], s=25, color=colours[code], label=_literal(names[code]))
@@ -108,19 +111,21 @@ def draw_numbers(
     finite = values[np.isfinite(values)]
     scale = Normalize(*((finite.min(), finite.max()) if len(finite) else (0, 1)))
     map_ = colormaps["cividis"].with_extremes(bad=NO_VALUE)
-    _draw_cells(axis, position, selected, colours=map_(scale(np.ma.masked_invalid(values))))
+    _draw_cells(axis, position, selected, lambda cells: map_(scale(np.ma.masked_invalid(values[cells]))))
     axis.figure.colorbar(ScalarMappable(scale, map_), ax=axis, label=_literal(label), shrink=0.8)
 
 
-def _draw_cells(axis, position: np.ndarray, selected: np.ndarray | None, colours: np.ndarray) -> np.ndarray:
-    """Points in random order, so that no group hides another; which cells were drawn."""
+def _draw_cells(
+    axis, position: np.ndarray, selected: np.ndarray | None, colours: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Points in random order, so that no group hides another, in `colours` of those drawn, (n, 4); which were drawn."""
     order = np.random.default_rng(0).permutation(len(position))[:MOST_CELLS_DRAWN]
     alpha = 1.0
     if selected is not None and selected.any():
         order = order[np.argsort(selected[order], kind="stable")]  # on top of the others
         alpha = np.where(selected[order], 1.0, FADED)
     # as one image also in an SVG, which would weigh megabytes with every point in it
-    axis.scatter(*position[order].T, s=4, c=colours[order], alpha=alpha, linewidths=0, rasterized=True)
+    axis.scatter(*position[order].T, s=4, c=colours(order), alpha=alpha, linewidths=0, rasterized=True)
     axis.set(xticks=[], yticks=[])
     axis.spines[["left", "bottom"]].set_visible(False)
     return order

@@ -502,7 +502,7 @@ def groupings_in(adata: AnnData, least: int = 1) -> list[str]:
 def n_groups(column: pd.Series) -> int:
     """Of a column; cells without a value are one more."""
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return len(np.unique(column.cat.codes))
+        return np.count_nonzero(np.bincount(column.cat.codes.to_numpy().astype(np.int64) + 1))
     return column.astype(str).nunique()
 
 

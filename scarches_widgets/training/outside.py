@@ -117,11 +117,12 @@ class ToldRun(Run):
         How many epochs there will be; None: not known.
     title
         Its name.
+    heeds_stop
+        Whether the loop asks `stop_wanted` after each epoch. Only then can it be stopped: no other has a say in it.
     """
 
-    controls = ()  # the loop itself decides
-
-    def __init__(self, max_epochs: int | None = None, title: str = ""):
+    def __init__(self, max_epochs: int | None = None, title: str = "", heeds_stop: bool = False):
+        self.controls = ("stop",) if heeds_stop else ()
         self._told: queue.SimpleQueue[EpochEnded | RunEnded] = queue.SimpleQueue()
         self._epochs = _Epochs()
         self.title = title
@@ -143,9 +144,21 @@ class ToldRun(Run):
             )
         self._told.put(made)
 
-    def end(self, reason: str) -> None:
-        """No further epoch will come."""
-        self._told.put(RunEnded("done", reason, 0, None))
+    @property
+    def stop_wanted(self) -> bool:
+        """Whether the loop shall go through no further epoch."""
+        return self._stop_wanted is not None
+
+    def end(self, reason: str, status: str = "done") -> None:
+        """No further epoch will come; `status` "done", or "stopped" if the loop has heeded `stop_wanted`."""
+        self._told.put(RunEnded(status, reason, 0, None))
+
+    def _should_stop(self, event: Event) -> bool:
+        """A loop that heeds the wish ends by itself: it may have more to tell of the epoch under way."""
+        return not self.controls and super()._should_stop(event)
+
+    def _end(self, status: str, reason: str) -> None:
+        super()._end(self.ended.status if self.ended else status, reason)
 
     def _relay(self, max_epochs: int | None) -> Iterator[Event]:
         yield RunStarted(0, 0, max_epochs or 0, 0, 0, "told by a loop", None)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from typing import ClassVar
 
 import pandas as pd
 
@@ -41,7 +40,7 @@ class Run:
         Steps taken so far.
     """
 
-    controls: ClassVar[tuple[str, ...]] = ("pause", "stop")  # what can be done with it from outside
+    controls: tuple[str, ...] = ("pause", "stop")  # what can be done with it from outside
 
     def __init__(self, events: Iterator[Event]):
         self._events = _relayed(events)

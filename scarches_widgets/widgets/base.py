@@ -19,6 +19,7 @@ import html
 import logging
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,6 +56,16 @@ def has_page() -> bool:
         return True
     request = getattr(get_ipython(), "get_parent", dict)()
     return request.get("content", {}).get("allow_stdin", True)
+
+
+def in_a_cell() -> bool:
+    """Whether a cell has called what runs now and waits for it, so that no click is heard until it is done."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "run_code" and frame.f_globals.get("__name__") == "IPython.core.interactiveshell":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def inlined(path: Path) -> str:

@@ -45,7 +45,9 @@ function controlsOf(model, signal) {
       stopNow.disabled = !(active || (status === "stopping" && !foreground));
       again.disabled = speed.disabled = status === "detached";
       pause.hidden = !can.includes("pause");
-      stopEpoch.hidden = stopNow.hidden = !can.includes("stop");
+      stopNow.hidden = !can.includes("stop");
+      stopNow.textContent = can.includes("pause") ? "Stop now" : "Stop"; // others' loops stop in one way
+      stopEpoch.hidden = stopNow.hidden || !can.includes("pause");
       again.hidden = speedLabel.hidden = !isReplay;
       const now = model.get("speed");
       if (isReplay && !SPEEDS.includes(now) && ![...speed.options].some((one) => Number(one.value) === now)) {
@@ -54,7 +56,7 @@ function controlsOf(model, signal) {
       speed.value = String(now);
       advice.textContent = "";
       if (foreground && ["running", "stopping"].includes(status)) {
-        advice.textContent = "This run holds the kernel: only the kernel's ■ Interrupt stops it, and the model is kept.";
+        advice.textContent = `This run holds the kernel: only the kernel's ■ Interrupt stops it${can.includes("pause") ? ", and the model is kept" : ""}.`;
       }
       if (status === "detached") advice.textContent = "The kernel was restarted or has died. The picture is kept.";
       node.hidden = ![...node.children].some((one) => !one.hidden && one !== advice) && !advice.textContent;

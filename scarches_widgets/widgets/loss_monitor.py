@@ -18,7 +18,7 @@ from ..training.outside import FollowedFile, ToldRun, main_term
 from ..training.record import Replay, read_record, record_of, write_record
 from ..training.remarks import Remark
 from ..training.watched import Run, history_frame
-from .base import ENDED, HERE, Publisher, View, inlined
+from .base import ENDED, HERE, Publisher, View, in_a_cell, inlined
 from .bokeh_bridge import ensure_loader, figure_item
 from .loss_sources import run_of
 from .loss_tracks import COLOURS, Track, curves_figure, in_words, lines_of, plotting, unit_of
@@ -182,20 +182,29 @@ class LossMonitor(View):
         return cls(run.start(), name=run.title)
 
     def wrap(self, epochs: Iterable[T]) -> Iterator[T]:
-        """Go through a loop's epochs and show what it logs.
+        """Go through a loop's epochs and show what it logs. Stop ends the loop after the epoch under way.
 
         Parameters
         ----------
         epochs
             What the loop goes through; its length, if it has one, is the number of epochs.
+
+        Notes
+        -----
+        While a cell runs, no click reaches the kernel: there only the kernel's Interrupt ends the loop. Run it in a
+        thread to have the button.
         """
-        run = self._begin_told(len(epochs) if hasattr(epochs, "__len__") else None)
-        reason = "the loop was left"
+        run = self._begin_told(len(epochs) if hasattr(epochs, "__len__") else None, heeds_stop=True)
+        reason, status = "the loop was left", "done"
         try:
-            yield from epochs
+            for epoch in epochs:
+                yield epoch
+                if run.stop_wanted:
+                    reason, status = "stopped after the epoch", "stopped"
+                    return
             reason = "the loop has ended"
         finally:
-            run.end(reason)
+            run.end(reason, status)
 
     def log(self, values: Mapping[str, Any] | None = None, epoch: int | None = None, **more: Any) -> None:
         """Note the losses of an epoch that somebody else's loop has computed.
@@ -216,8 +225,9 @@ class LossMonitor(View):
         run = self.run if isinstance(self.run, ToldRun) and self.run.is_active else self._begin_told(None)
         run.tell({**(values or {}), **more}, epoch)
 
-    def _begin_told(self, max_epochs: int | None) -> ToldRun:
-        run = ToldRun(max_epochs, self._name).start()
+    def _begin_told(self, max_epochs: int | None, heeds_stop: bool = False) -> ToldRun:
+        run = ToldRun(max_epochs, self._name, heeds_stop).start()
+        run.in_foreground = heeds_stop and in_a_cell()
         self._attach(run)
         return run
 

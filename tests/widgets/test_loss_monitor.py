@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from IPython.core.interactiveshell import InteractiveShell
 from small import SMALL
 
 import scarches_widgets as sca
@@ -331,6 +332,43 @@ def test_any_loop_is_watched_and_one_that_is_left_ends():
     assert monitor.run.ended.reason == "the loop was left"
     monitor.log(loss=2.0)  # a callback, which knows no loop
     wait_until(lambda: monitor.status == "running" and len(rows_of(monitor)) == 1)
+
+
+def test_stop_ends_anybodys_loop_after_its_epoch():
+    monitor, gone_through, stopped = LossMonitor(), [], threading.Event()
+
+    def loop():
+        for i in monitor.wrap(range(1000)):
+            monitor.log(loss=1000.0 - i)
+            if i == 2:
+                click(monitor, op="stop", when="batch")
+                stopped.set()
+            monitor.log({"loss": 1000.0 - i, "val_loss": 1.0}, epoch=i)  # of the same epoch still
+            gone_through.append(i)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    thread.join(10)
+    wait_until(lambda: monitor.status == "stopped")
+    assert gone_through == [0, 1, 2] and stopped.is_set()
+    assert monitor.run.ended.reason == "stopped after the epoch" and len(monitor.history) == 6
+    assert monitor.get_state("info")["info"]["controls"] == ("stop",)
+
+
+def test_a_loop_that_nobody_can_stop_has_no_stop_and_one_in_a_cell_only_the_kernels():
+    monitor = LossMonitor()
+    monitor.log(loss=1.0)
+    wait_until(lambda: monitor.status == "running")
+    click(monitor, op="stop", when="batch")
+    assert monitor.status == "running" and monitor.get_state("info")["info"]["controls"] == ()
+    cell = InteractiveShell()
+    cell.push({"monitor": LossMonitor()})
+    cell.run_cell("for i in monitor.wrap(range(2)): monitor.log(loss=1.0)").raise_error()
+    assert cell.user_ns["monitor"].run.in_foreground
+    cell.run_cell("import threading\nthread = threading.Thread(target=lambda: list(monitor.wrap('ab')))").raise_error()
+    cell.user_ns["thread"].start()
+    cell.user_ns["thread"].join(10)
+    assert not cell.user_ns["monitor"].run.in_foreground
 
 
 def test_losses_that_come_later_than_the_first_epoch_get_a_curve_of_their_own(tmp_path):

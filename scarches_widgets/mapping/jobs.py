@@ -145,7 +145,7 @@ def run_map_job(job: MapJob, tell: Tell, progress: bool = True) -> Mapped:
         raise FileExistsError(f"'{job.out}' exists. Choose another folder, or pass overwrite.")
     reference_cells, query_cells = _split(job)
     if job.saved_model is not None:
-        reference = _model_class(job.model).load(job.saved_model, reference_cells)
+        reference = model_class(job.model).load(job.saved_model, reference_cells)
     else:
         reference = _trained(job, reference_cells, tell, progress)
     return finish(job, reference, query_cells, tell, progress)
@@ -172,7 +172,7 @@ def finish(job: MapJob, reference: Model, query_cells: AnnData, tell: Tell, prog
 def _trained(job: TrainJob | MapJob, adata: AnnData, tell: Tell, progress: bool) -> Model:
     config = SURGERY_READY.get(job.model, {}) | job.config
     keys = {"batch_key": job.batch_key, "layer": job.layer}
-    cls = _model_class(job.model)
+    cls = model_class(job.model)
     if isinstance(job, TrainJob) or hasattr(cls, "predict"):
         keys["labels_key"] = job.labels_key
     model = cls(adata, seed=job.seed, **keys, **config)
@@ -182,7 +182,7 @@ def _trained(job: TrainJob | MapJob, adata: AnnData, tell: Tell, progress: bool)
     return model
 
 
-def _model_class(name: str) -> type[Model]:
+def model_class(name: str) -> type[Model]:
     from .. import models
 
     if name not in models.__all__:

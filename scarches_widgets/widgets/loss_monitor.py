@@ -21,6 +21,7 @@ from ..training.watched import Run, history_frame
 from .base import ENDED, HERE, Publisher, View, in_a_cell, inlined
 from .bokeh_bridge import ensure_loader, figure_item
 from .loss_sources import run_of
+from .loss_sweep import follow_trials
 from .loss_tracks import COLOURS, Track, curves_figure, in_words, lines_of, plotting, unit_of
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ class LossMonitor(View):
     ----------
     source
         A `TrainingRun`; a model: then its latest run is shown, and each run that it begins from now on; a file that
-        `record` has written; or a `history`, a DataFrame with one row per epoch. None: somebody else's loop, see
-        `wrap`, `log` and `from_csv`.
+        `record` has written; a `history`, a DataFrame with one row per epoch; or a `bridges.sweeps.Sweep`: then its
+        newest trial is shown beside others under way and the best ones. None: somebody else's loop, see `wrap`, `log`
+        and `from_csv`.
     compare
         Name → further runs, models, files or histories, drawn with it.
     name
@@ -146,7 +148,9 @@ class LossMonitor(View):
         self._show_script()
         if self._of_model:
             source.watch_runs(self._attach)
-        if (run := run_of(source)) is not None:
+        if hasattr(source, "watch_trials"):
+            follow_trials(self, source)
+        elif (run := run_of(source)) is not None:
             self._attach(run)
         for other, its in (compare or {}).items():
             self.add(its, other)

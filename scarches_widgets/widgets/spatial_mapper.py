@@ -16,6 +16,7 @@ from ..data.names import DataError, listed, shown
 from ..data.schema import DataSchema
 from ..mapping.layers import table_of
 from ..mapping.spatial import HeldOut, held_out
+from ..mapping.spatial_images import images_of
 from ..models.sagenet import SageNet
 from .base import HERE, inlined
 from .bokeh_bridge import ensure_loader
@@ -67,8 +68,8 @@ class SpatialMapper(Panel, TissuePicture):
     spatial_key, section_key
         Key of `obsm` with the coordinates, and column of `obs` that tells sections apart.
     table_key
-        Name of the table in SpatialData that has several. Its images are not drawn; those of a table's
-        `uns["spatial"]` are.
+        Name of the table in SpatialData that has several. Its images are drawn where they lie over the coordinates
+        without being turned or shifted.
     color
         Column of `obs` or gene of the cells that can be selected; see `EmbeddingView`.
     basis
@@ -178,6 +179,8 @@ class SpatialMapper(Panel, TissuePicture):
         adata = reference if query is None else query
         ensure_loader()
         picture = {"reference": reference, "basis": basis, "region_key": options.get("region_key")}
+        if "reference" in self._tables and not reference.uns.get("spatial"):
+            picture["images"] = images_of(given["reference"], reference, spatial_key)
         super().__init__(form, known, options, adata=adata, color=color, session=session, **picture)
         self.writable |= {"threshold": _share}
         self.observe(lambda change: self._draw_anew(), "threshold")
@@ -564,7 +567,13 @@ class SpatialMapper(Panel, TissuePicture):
     def _code_of_tables(self) -> list[str]:
         """Lines that take the tables of SpatialData."""
         key = "" if self._table_key is None else f", {as_python(self._table_key)}"
-        return [f"{role} = sca.mapping.layers.table_of({role}{key})" for role in self._tables]
+        whole = [f"{self._name_of_reference} = reference"] if "reference" in self._tables else []
+        return [*whole, *(f"{role} = sca.mapping.layers.table_of({role}{key})" for role in self._tables)]
+
+    @property
+    def _name_of_reference(self) -> str:
+        """In the code: of what the view is made of."""
+        return "tissue" if "reference" in self._tables else "reference"
 
     def assigned_code(self) -> list[str]:
         """Lines by which a `mapper` assigns the names that were assigned here."""
@@ -579,7 +588,10 @@ class SpatialMapper(Panel, TissuePicture):
         return ["model"] if self._has_own_model or self.model is not None else []
 
     def _code_of_options(self) -> dict[str, Any]:
-        return self._form.chosen(self.values, ("region_key",))
+        options = self._form.chosen(self.values, ("region_key",))
+        if self._table_key is not None and "reference" in self._tables:
+            options["table_key"] = self._table_key
+        return options
 
     @property
     def _has_picture(self) -> bool:

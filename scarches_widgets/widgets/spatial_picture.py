@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import bokeh
@@ -70,10 +71,12 @@ class TissuePicture(CellView):
         reference: AnnData,
         basis: str | None = None,
         region_key: str | None = None,
+        images: tuple[Mapping[str, Any] | None, Sequence[str]] = (None, ()),
         **state: Any,
     ):
         check_cells(reference)
         self.reference = reference
+        self._images = dict(zip(("libraries", "without_image"), images))
         self.placed: Placed | None = None
         self._tissue: Tissue | None = None
         self._tissue_of: Any = ()
@@ -106,8 +109,9 @@ class TissuePicture(CellView):
     def _first_layers(self, region_key: str | None = None) -> list[Layer]:
         groups = groupings_in(self.reference, least=2)
         key = region_key if region_key in groups else (groups[0] if groups else None)
+        pictured = *self._images.values(), self.reference.uns.get("spatial")  # or why it is not
         layers = [
-            Layer("image", "image", visible=bool(self.reference.uns.get("spatial"))),
+            Layer("image", "image", visible=any(map(bool, pictured))),
             Layer("graph", "vectors", visible=False, opacity=0.6),
             Layer("cells", "points", color=key if self._has_query else None),
         ]
@@ -121,7 +125,7 @@ class TissuePicture(CellView):
         """Draw the tissue by these keys, if it is not drawn so already; None: there is none, for this reason."""
         if self._tissue_of == (keys, problem):
             return
-        self._tissue = None if keys is None else Tissue(self.reference, **keys)
+        self._tissue = None if keys is None else Tissue(self.reference, **keys, **self._images)
         self._tissue_of = (keys, problem)
         if self._tissue is not None:
             for name in ("cells", self._own_layer):
@@ -428,7 +432,7 @@ class TissuePicture(CellView):
         options = {name: value for name, value in (chosen or {}).items() if value != keys[name]}
         options |= self._code_of_options()
         made = f", {as_arguments(options)}" if options else ""
-        given = ["reference", *(["query"] if self._has_query else []), *self._code_of_arguments()]
+        given = [self._name_of_reference, *(["query"] if self._has_query else []), *self._code_of_arguments()]
         basis = "" if self.basis == self._first_basis() else f", basis={as_python(self.basis)}"
         lines = [f"mapper = sca.widgets.SpatialMapper({', '.join(given)}{made}{basis})"]
         if self.section is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,10 @@ class Tissue:
     ----------
     adata, spatial_key, section_key
         As `SageNet` takes them.
+    libraries
+        Images by section, as `uns["spatial"]` of the AnnData would hold them; None: those that it holds.
+    without_image
+        Why other sections have none.
 
     Raises
     ------
@@ -48,8 +53,18 @@ class Tissue:
         The coordinates or the column do not exist, or are not what they must be.
     """
 
-    def __init__(self, adata: AnnData, spatial_key: str, section_key: str | None = None):
+    def __init__(
+        self,
+        adata: AnnData,
+        spatial_key: str,
+        section_key: str | None = None,
+        *,
+        libraries: Mapping[str, Any] | None = None,
+        without_image: Sequence[str] = (),
+    ):
         self.adata = adata
+        self.libraries = adata.uns.get("spatial") if libraries is None else libraries
+        self._without_image = without_image
         self.places = places_of(adata, spatial_key)  # (cells, 2 or 3)
         self.codes, self.sections = np.zeros(adata.n_obs, dtype=int), []
         self._spacings: dict[int, float] = {}  # of cells, by their section's code
@@ -72,7 +87,7 @@ class Tissue:
         return self.codes == self.sections.index(section)
 
     def diameter(self, section: str | None = None) -> float:
-        """Of a spot, as `uns["spatial"]` says; else of cells that nearly touch, in the units of the coordinates."""
+        """Of a spot, as the libraries say; else of cells that nearly touch, in the units of the coordinates."""
         factors = (self._library(section) or {}).get("scalefactors", {})
         if "spot_diameter_fullres" in factors:
             return float(factors["spot_diameter_fullres"])
@@ -82,8 +97,8 @@ class Tissue:
         return self._spacings[code]
 
     def _library(self, section: str | None) -> dict[str, Any] | None:
-        """What uns says about a section's picture, or about the only one there is."""
-        libraries = self.adata.uns.get("spatial")
+        """What is known about a section's picture, or about the only one there is."""
+        libraries = self.libraries
         if not isinstance(libraries, dict | pd.Series) or not len(libraries):
             return None
         if section in libraries:
@@ -92,11 +107,13 @@ class Tissue:
 
     def image(self, section: str | None) -> dict[str, Any]:
         """The tissue's picture as a message: a JPEG and where it lies; or `why` there is none."""
-        if not self.adata.uns.get("spatial"):
-            return {"why": 'The reference has no tissue image (uns["spatial"]).'}
+        if self._without_image and (section is None or section not in self.libraries):
+            return {"why": f"There is an image that is not drawn: {'; '.join(self._without_image)}."}
+        if not self.libraries:
+            return {"why": 'The reference has no tissue image (uns["spatial"], or the images of SpatialData).'}
         library = self._library(section)
         if library is None:
-            return {"why": f"Choose a section: there are images of {listed(self.adata.uns['spatial'], 5)}."}
+            return {"why": f"Choose a section: there are images of {listed(self.libraries, 5)}."}
         images, factors = library.get("images", {}), library.get("scalefactors", {})
         for kind in ("hires", "lowres"):
             scale = factors.get(f"tissue_{kind}_scalef")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from widgets.pages import click, levels, nothing_raised, texts, wait_until
 
 import scarches_widgets as sca
@@ -443,6 +445,68 @@ def test_the_table_of_spatialdata_is_looked_at_and_code_takes_it_too(reference, 
         again := {"reference": several, "query": query},
     )
     assert len(again["places"]) == query.n_obs
+
+
+def circles_and_image(transformation_of_image, of_circles=None, dtype="uint8", channels=3):
+    """SpatialData of 30 spots, 10 pixels apart in an image of half the resolution, which is red at the first spot."""
+    from shapely import Point
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel, ShapesModel, TableModel
+    from spatialdata.transformations import Identity
+
+    geopandas = pytest.importorskip("geopandas")
+    places = np.array([[10.0 * (i % 6) + 20, 10.0 * (i // 6) + 40] for i in range(30)])
+    pixels = np.zeros((channels, 60, 50), dtype=dtype)
+    pixels[0, 15:26, 5:16] = 200  # y, x
+    spots = geopandas.GeoDataFrame({"radius": np.full(30, 4.0)}, geometry=[Point(*place) for place in places])
+    cells = AnnData(np.hstack([places, places[::-1]]).astype(np.float32), obsm={"spatial": places})
+    cells.obs["kind"] = pd.Categorical(["left", "right"] * 15)
+    cells.obs["region"], cells.obs["instance"] = pd.Categorical(["spots"] * 30), np.arange(30)
+    table = TableModel.parse(cells, region="spots", region_key="region", instance_key="instance")
+    image = Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations={"global": transformation_of_image})
+    shapes = ShapesModel.parse(spots, transformations={"global": of_circles or Identity()})
+    return SpatialData(images={"slide": image}, shapes={"spots": shapes}, tables={"table": table})
+
+
+@pytest.mark.parametrize("dtype, channels", [("uint8", 3), ("uint16", 1)])
+def test_an_image_of_spatialdata_lies_under_its_cells(dtype, channels):
+    from PIL import Image
+    from spatialdata.transformations import Scale
+
+    data = circles_and_image(Scale([2.0, 2.0], axes=("x", "y")), dtype=dtype, channels=channels)
+    mapper = SpatialMapper(data, color="kind")
+    assert (mapper.image["width"], mapper.image["height"]) == (100, 120), "in units of the coordinates"
+    picture = np.asarray(Image.open(io.BytesIO(mapper.image["jpeg"])))
+    assert picture[20, 10, 0] > 150 > 60 > picture[50, 40, 0], "red at (20, 40), the first spot"
+    assert mapper.layers["cells"].size == 8, "the circles' diameter"
+    assert "spatial" not in data.tables["table"].uns, "the data are not written to"
+    exec(mapper.code(), again := {"reference": data})
+    assert again["mapper"].image == mapper.image
+
+
+def test_coordinates_after_the_transformation_of_their_shapes_are_known_as_such():
+    from spatialdata.transformations import Scale
+
+    twice = Scale([2.0, 2.0], axes=("x", "y"))
+    data = circles_and_image(twice, of_circles=twice)
+    assert SpatialMapper(data).image["width"] == 50, "both are scaled alike, and the coordinates are those before"
+    data.tables["table"].obsm["spatial"] *= 2
+    after = SpatialMapper(data)
+    assert after.image["width"] == 100 and after.layers["cells"].size == 16
+
+
+@pytest.mark.parametrize(
+    "transformation, why",
+    [("shift", "'slide' is turned, shifted or stretched"), ("elsewhere", "coordinates are not those of 'spots'")],
+)
+def test_an_image_that_lies_otherwise_is_not_drawn_and_it_says_why(transformation, why):
+    from spatialdata.transformations import Identity, Translation
+
+    is_shifted = transformation == "shift"
+    data = circles_and_image(Translation([30.0, 0.0], axes=("x", "y")) if is_shifted else Identity())
+    if not is_shifted:
+        data.tables["table"].obsm["spatial"] += 500
+    assert why in {layer["name"]: layer for layer in SpatialMapper(data).layer_states}["image"]["note"]
 
 
 def test_a_failure_is_told_and_the_mapper_can_be_used_again(mapper):

@@ -1,4 +1,4 @@
-"""Simulated single-cell data whose truth is known, for lessons and tests, and a small real data set.
+"""Simulated single-cell data whose truth is known, for lessons and tests; a small real data set, and `published` ones.
 
 `atlas`, of cell i and gene g:
 
@@ -35,6 +35,8 @@ from collections.abc import Mapping, Sequence
 from itertools import islice, pairwise
 from numbers import Integral
 from typing import TYPE_CHECKING
+
+from .data.published import published  # noqa: F401
 
 if TYPE_CHECKING:
     import numpy as np

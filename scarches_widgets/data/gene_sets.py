@@ -94,10 +94,11 @@ def read_gene_sets(source: Source | Iterable[str | os.PathLike]) -> dict[str, tu
     return _unique(sets, "the files")
 
 
-def cache_folder() -> Path:
-    """Where named collections lie: `$SCARCHES_WIDGETS_CACHE`, else `~/.cache/scarches_widgets`; in it, `genesets`."""
+def cache_folder(of: str = "genesets") -> Path:
+    """Where named collections lie, or files `of` another kind: a folder of that name in `$SCARCHES_WIDGETS_CACHE`, else
+    in `~/.cache/scarches_widgets`."""
     given = os.environ.get(CACHE)
-    return (Path(given) if given else Path.home() / ".cache" / "scarches_widgets") / "genesets"
+    return (Path(given) if given else Path.home() / ".cache" / "scarches_widgets") / of
 
 
 def add_annotations(

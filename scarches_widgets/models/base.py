@@ -303,6 +303,12 @@ class Model:
             if not self._surgeries:
                 self._kl_weight = event.kl_weight
 
+    def _learn_from(self, trained: Model) -> None:
+        """Take over weights and history of this model's like, which was trained elsewhere."""
+        self.module.load_state_dict(trained.module.state_dict())
+        self.module.eval()
+        self._epochs, self._is_trained, self._kl_weight = trained._epochs, trained._is_trained, trained._kl_weight
+
     def _identity(self, plan: TrainingPlan) -> dict[str, object]:
         """What a checkpoint must share with this model to be resumed."""
         schema = hashlib.sha256(repr(self.schema).encode())

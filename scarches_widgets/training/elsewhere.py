@@ -106,6 +106,9 @@ class ElsewhereRun(Run):
         if self._stop_wanted is not None:
             wish_to_stop(self.folder, self._stop_wanted)
 
+    def pause(self) -> None:
+        raise RuntimeError("This run is computed by other processes, which cannot be paused. Stop it, or let it run.")
+
     def lose(self, reason: str) -> None:
         """No further event will come; if the run has not ended by then, this is why."""
         self._lost = lambda: reason

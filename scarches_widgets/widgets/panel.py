@@ -229,6 +229,7 @@ class Panel(View):
             "held_out": _finite(last.validation) if last else None,
             "eta": statistics.fmean(seconds) * (run.started.max_epochs - len(run.epochs)) if seconds else None,
             "in_foreground": run.in_foreground,
+            "controls": run.controls,
             "reason": run.ended.reason if run.ended else "",
         }
 
@@ -334,7 +335,8 @@ class Panel(View):
 
     def _steer(self, verb: str, *arguments: str) -> None:
         with self._lock:
-            if self.run is not None and not self.run.in_foreground:
+            control = "stop" if verb == "stop" else "pause"
+            if self.run is not None and not self.run.in_foreground and control in self.run.controls:
                 getattr(self.run, verb)(*arguments)
             self._show()
         self._publisher.touch()

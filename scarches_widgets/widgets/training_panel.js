@@ -24,10 +24,12 @@ function steer(send, signal) {
       const active = ["running", "pausing", "paused"].includes(status);
       paused = status === "paused" || status === "pausing";
       pause.node.textContent = paused ? "Resume" : "Pause";
-      pause.enable(active && started);
+      const pauses = (progress.controls ?? ["pause"]).includes("pause");
+      pause.enable(active && started && pauses);
       stopEpoch.enable(active && started);
       stopNow.enable((active || status === "stopping") && !foreground);
-      advice.textContent = foreground && active ? "This run holds the kernel: only the kernel's ■ Interrupt stops it." : "";
+      advice.textContent = !active ? "" : foreground ? "This run holds the kernel: only the kernel's ■ Interrupt stops it."
+        : pauses ? "" : "Several processes train, which cannot be paused.";
     },
   };
 }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
 import traitlets
+from pydantic import Field
 
 from ..data.check_obs import check_categorical, check_continuous, check_keys, check_size_factors
 from ..data.findings import Findings
@@ -44,6 +45,12 @@ MANY_LEVELS = 100  # of a column whose levels are offered as the unlabelled cate
 OF_COLUMNS = (check_keys, check_categorical, check_continuous, check_size_factors)  # quick, and anew with each choice
 OF_VALUES = tuple(check for check in CHECKS if check not in OF_COLUMNS)  # once per matrix, on a thread
 TRAINING, STOPPING = "Training", "Early stopping"  # headings of the form
+PROCESSES = "processes"  # an option of the panel, not of `train()`
+
+
+@dataclass(frozen=True)
+class Together:
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
 
 
 class TrainingPanel(WithSettings, Panel):
@@ -146,9 +153,15 @@ class TrainingPanel(WithSettings, Panel):
                 *(key_field(key, "Data", _columns_of_var(self.adata)) for key in self._var_keys),
                 *fields_of(self._class.config_class, self._class.__name__),
                 *plan.values(),
+                *(fields_of(Together, TRAINING) if self._is_shared else ()),
                 *stopping.values(),
             ]
         )
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether several processes can train this model together."""
+        return getattr(self._class.module_class, "is_shared", False)
 
     @property
     def _learns_labels(self) -> bool:
@@ -298,7 +311,7 @@ class TrainingPanel(WithSettings, Panel):
         return {name: f"{getattr(resolved, name):g}" for name in ("max_epochs", "lr") if options[name] is None}
 
     def _of(self, options: dict[str, Any], section: str) -> dict[str, Any]:
-        return {name: options[name] for name in self._form.names(section)}
+        return {name: options[name] for name in self._form.names(section) if name != PROCESSES}
 
     # Training
 
@@ -352,6 +365,11 @@ class TrainingPanel(WithSettings, Panel):
             model.watch_runs(lambda run: self._attach(model, run))
             kept = {"checkpoint_dir": self._folder, "resume": resume, "checkpoint_every": self._checkpoint_every}
             kept = {} if self._folder is None else kept
+            if (n_processes := self.values.get(PROCESSES, 1)) > 1:
+                from ..mapping.processes import train_in_processes
+
+                self._enter(f"Starting {n_processes} processes.")
+                return train_in_processes(model, n_processes, **self._options_of_training(), **kept)
             return model.train(background=True, **self._options_of_training(), **kept)
         except Exception as error:
             self._end("failed", error)
@@ -388,7 +406,7 @@ class TrainingPanel(WithSettings, Panel):
         )
 
     def _options_of_training(self) -> dict[str, Any]:
-        options = self._form.chosen(self.values, self._form.names(TRAINING))
+        options = self._form.chosen(self.values, [name for name in self._form.names(TRAINING) if name != PROCESSES])
         stopping = self._form.chosen(self.values, self._form.names(STOPPING))
         return options | ({"early_stopping_kwargs": stopping} if stopping else {})
 
@@ -396,10 +414,14 @@ class TrainingPanel(WithSettings, Panel):
         """Python for what is filled in; only what differs from the defaults is in it."""
         of_model = as_arguments(self._options_of_model())
         kept = {"checkpoint_dir": str(self._folder), "resume": True} if self._kept == self.settings else {}
+        of_training, imported = as_arguments(self._options_of_training() | kept), ""
+        train = f"model.train({of_training})\n"
+        if (n_processes := self.values.get(PROCESSES, 1)) > 1:
+            imported = "from scarches_widgets.mapping.processes import train_in_processes\n"
+            train = f"train_in_processes(model, {n_processes}{', ' + of_training if of_training else ''}).wait()\n"
         return (
-            "import scarches_widgets as sca\n\n"
-            f"model = sca.models.{self._class.__name__}(adata{', ' + of_model if of_model else ''})\n"
-            f"model.train({as_arguments(self._options_of_training() | kept)})\n"
+            f"import scarches_widgets as sca\n{imported}\n"
+            f"model = sca.models.{self._class.__name__}(adata{', ' + of_model if of_model else ''})\n{train}"
         )
 
     def _summary(self) -> str:

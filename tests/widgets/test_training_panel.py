@@ -17,6 +17,7 @@ from widgets.pages import click, enter, levels, looked, nothing_raised, texts, w
 
 import scarches_widgets as sca
 from scarches_widgets.data import validate as validation
+from scarches_widgets.mapping import processes
 from scarches_widgets.training.estimate import Estimate
 from scarches_widgets.widgets import LossMonitor, TrainingPanel, training_panel, training_settings
 from scarches_widgets.widgets.panel import collected_warnings
@@ -750,3 +751,54 @@ def test_a_model_that_can_do_without_labels_trains_with_and_without_them(partly_
 
 def test_models_that_learn_no_labels_are_not_asked_what_stands_for_none(panel):
     assert "unlabeled_category" not in panel.values and "classification_weight" not in panel.values
+
+
+# Several processes
+
+
+def test_models_that_several_processes_can_train_offer_it_and_the_options_of_training_are_theirs(panel, monkeypatch):
+    def in_one(model, n_processes, **options):
+        asked.append((n_processes, options))
+        return model.train(background=True, **options)
+
+    asked = []
+    monkeypatch.setattr(processes, "train_in_processes", in_one)
+    panel.set(processes=2)
+    assert "train_in_processes(model, 2, max_epochs=2, batch_size=64).wait()" in panel.code()
+    panel.train().wait()
+    assert panel.wait() == "done" and asked == [(2, {"max_epochs": 2, "batch_size": 64})]
+    assert panel.progress["controls"] == ("pause", "stop")
+    enter(panel, processes=0)
+    assert levels(panel, "processes") == ["error"]
+    assert "processes" not in {one["name"] for one in TrainingPanel(panel.adata, "scPoli").fields}
+
+
+@pytest.mark.slow
+def test_two_processes_are_stopped_from_the_panel_with_the_model_of_one_and_a_killed_one_is_named(endless):
+    import psutil
+
+    endless.set(processes=2)
+    monitor = endless.monitor
+    run = endless.train()
+    wait_until(lambda: len(run.epochs) >= 2, 100)
+    assert endless.status == "running" and monitor.run is run
+    click(endless, "pause")
+    assert endless.status == "running"
+    click(endless, "stop", when="epoch")
+    assert endless.wait(60) == "stopped" and not run.folder.exists()
+    n_epochs = len(endless.model.history)
+    assert n_epochs == len(run.history) == len(monitor.history) >= 2
+    alone = sca.models.SCVI(endless.adata, batch_key="batch", n_hidden=16, n_latent=4)
+    n_steps = n_epochs * run.started.steps_per_epoch
+    alone.watch_runs(lambda of_one: of_one.stop_after(n_steps, n_epochs))
+    alone.train(max_epochs=100_000, batch_size=64, progress=False)
+    np.testing.assert_allclose(
+        endless.model.history["train_unweighted_loss"], alone.history["train_unweighted_loss"], rtol=1e-3
+    )
+    run = endless.train()
+    wait_until(lambda: len(run.epochs) >= 1, 100)
+    ranks = psutil.Process(run.process.pid).children()
+    (second,) = (rank for rank in ranks if rank.environ().get("RANK") == "1")
+    second.kill()
+    assert endless.wait(60) == "failed" and "Process 2 of 2 was killed by SIGKILL" in endless.error["what"]
+    assert not endless.model.is_trained and not any(rank.is_running() for rank in ranks)

@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -33,11 +34,12 @@ def cells():
 
 def test_each_block_is_run_by_a_test_of_this_file_or_by_ci():
     commands = [line for text in blocks("bash") for line in text.splitlines()]
-    assert len(blocks("python")) == 3
+    assert len(blocks("python")) == 4
     assert {line.split(" && ")[-1].split()[0] for line in commands} == {
         ".venv/bin/scarches-widgets",
         ".venv/bin/python",
         "scarches-widgets",
+        "torchrun",
     }
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     (before_a_proposal,) = blocks("bash", "ruff check")
@@ -45,14 +47,21 @@ def test_each_block_is_run_by_a_test_of_this_file_or_by_ci():
 
 
 @pytest.mark.slow
-def test_a_query_is_mapped_and_a_tree_learned_as_printed(cells, tmp_path, monkeypatch):
+def test_a_query_is_mapped_at_once_and_from_its_file_and_a_tree_learned_as_printed(cells, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (mapping,), (tree,) = blocks("python", "weighted_knn_transfer"), blocks("python", "learn_tree")
+    mapping, in_chunks, tree = (
+        text for word in ("weighted_knn_transfer", "map_query", "learn_tree") for text in blocks("python", word)
+    )
     exec(mapping, cells)
     truth = cells["query"].obs["cell_type"].astype(str)
     given = cells["labels"]["cell_type"]
     assert (given == truth)[given != "Unknown"].mean() > 0.8
     assert cells["adata"].obsm["X_scvi"].shape == (cells["adata"].n_obs, 10)
+    cells["adata"].write_h5ad("atlas.h5ad")
+    cells["query"].write_h5ad("query.h5ad")
+    exec(in_chunks, cells)
+    named = cells["mapped"].labels()["cell_type"]
+    assert named.index.equals(truth.index) and (named == truth).mean() > 0.7
     cells["adata"].obs["batch"] = cells["adata"].obs["batch"].map({"batch0": "donor1", "batch1": "donor2"})
     exec(tree, cells)
     assert {"CD4+ T cell", "CD8 T"} < {node.name for node in cells["tree"]}
@@ -88,6 +97,26 @@ def test_the_shells_commands_run_as_printed(cells, tmp_path, monkeypatch):
     for line in block.splitlines():
         assert main(shlex.split(line, comments=True)[1:]) == 0
     assert (tmp_path / "mapped" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_train_by_the_command_as_printed(cells, tmp_path):
+    cells["adata"].write_h5ad(tmp_path / "atlas.h5ad")
+    (command,) = blocks("bash", "torchrun")
+    torchrun, *arguments = shlex.split(command)
+    assert torchrun == "torchrun"  # a script beside the interpreter, which need not be on the PATH
+    words = [sys.executable, "-m", "torch.distributed.run", *arguments, "--train", "max_epochs=2"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(sca.hub.load(tmp_path / "trained", cells["adata"]).history) == 2
+
+
+def test_scripts_of_the_comparison_exist_and_take_the_options_that_it_names():
+    named = re.findall(r"`(bench_\w+\.py)((?: --\w+ \w+)?)`", README)
+    assert len(named) > 8
+    for script, option in named:
+        text = (ROOT / "tests" / "benchmarks" / script).read_text(encoding="utf-8")
+        assert all(f'"{word}"' in text for word in option.split())
 
 
 def test_the_table_says_of_every_model_when_to_take_it():

@@ -28,6 +28,7 @@ CACHE = "SCARCHES_WIDGETS_CACHE"  # the environment variable that names the fold
 NAMED = {  # a name that stands for a collection -> where it comes from
     "reactome": "https://www.gsea-msigdb.org/gsea/msigdb (human, C2, CP:REACTOME, gene symbols)",
 }
+MIN_GENES = 12  # of a set: expiMap uses it if more than these are measured
 LONGEST_LABEL = 30  # characters of a cleaned name, as scArches cuts it
 
 

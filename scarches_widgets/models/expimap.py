@@ -45,7 +45,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from ..data.gene_sets import Source, match_gene_sets
+from ..data.gene_sets import MIN_GENES, Source, match_gene_sets
 from ..data.minibatches import Minibatch
 from ..data.names import DataError, did_you_mean, listed
 from ..data.schema import BATCH, DataSchema
@@ -239,13 +239,14 @@ class EXPIMAP(FreezingChoice, ProgramVerbs, ExpressionVerbs, Model):
     config_class, module_class, plan_class = EXPIMAPConfig, EXPIMAPModule, EXPIMAPPlan
     flags = (*FreezingChoice.flags, "use_hsic", "hsic_one_vs_all", "soft_new_mask")
     use_hsic = hsic_one_vs_all = soft_new_mask = False
+    takes_gene_sets = True
 
     def __init__(
         self,
         adata,
         *,
         gene_sets: Source | Iterable[str] | None = None,
-        min_genes: int = 12,
+        min_genes: int = MIN_GENES,
         mask_key: str = "I",
         terms_key: str = "terms",
         **options: Any,

@@ -8,11 +8,13 @@ anything.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
@@ -23,15 +25,23 @@ from .words import OPTIONS, VALUES, Words
 Entry = bool | int | float | str | None
 LARGEST = 2**53 - 1  # above, a browser cannot tell neighbouring whole numbers apart
 LONGEST = 1000  # characters of an entry
+MOST_LAYERS = 16
+WHOLE = re.compile(r"[0-9]{1,9}")
 KINDS = {"integer": "whole", "number": "number", "boolean": "switch", "string": "text"}
-ARTICLES = {"whole": "a whole number", "number": "a number", "switch": "yes or no", "text": "a text"}
+ARTICLES = {
+    "whole": "a whole number",
+    "number": "a number",
+    "switch": "yes or no",
+    "text": "a text",
+    "widths": "whole numbers with commas between them",
+}
 
 
 @dataclass(frozen=True)
 class Choice:
     """One line of a select."""
 
-    value: str | None
+    value: str | bool | None
     label: str
     group: str = ""  # heading under which it stands
 
@@ -42,7 +52,7 @@ class Field:
 
     name: str
     section: str  # heading under which it stands
-    kind: Literal["whole", "number", "switch", "choice", "text"]
+    kind: Literal["whole", "number", "switch", "choice", "text", "widths"]  # widths: as text, "256, 64"
     default: Entry
     label: str
     hint: str = ""
@@ -67,6 +77,9 @@ class Field:
         """What an entry must be, in words."""
         if self.kind == "choice":
             return "one of the choices"
+        if self.kind == "widths":
+            each = f"{ARTICLES['widths']}, each from {self.least:,} to {self.most:,}"
+            return each + (", or empty" if self.optional else "")
         if self.least is not None and self.most is not None and self.most < LARGEST:
             limits = f" from {self.least:,} to {self.most:,}"
         else:
@@ -82,9 +95,16 @@ class Field:
             case "switch":
                 return isinstance(entry, bool)
             case "choice":
-                return isinstance(entry, str) and any(choice.value == entry for choice in self.choices)
+                return isinstance(entry, str | bool) and any(choice.value == entry for choice in self.choices)
             case "text":
                 return isinstance(entry, str)
+            case "widths":
+                widths = _widths(entry)
+                return (
+                    bool(widths)
+                    and len(widths) <= MOST_LAYERS
+                    and self.least <= min(widths) <= max(widths) <= self.most
+                )
         if isinstance(entry, bool) or not isinstance(entry, int if self.kind == "whole" else int | float):
             return False
         return (
@@ -93,6 +113,31 @@ class Field:
             and (self.most is None or entry <= self.most)
             and (self.below is None or entry < self.below)
         )
+
+    def entry_of(self, value: Any) -> Entry:
+        """A value as this field holds it: widths, however they are given, as a text of one form."""
+        if self.kind != "widths":
+            return as_entry(value)
+        if isinstance(value, list | tuple | np.ndarray):
+            widths = [as_entry(one) for one in value]
+            fits = all(type(width) is int for width in widths)
+            return _as_text(widths) if fits else as_entry(repr(value))
+        widths = _widths(value)
+        return as_entry(value) if widths is None else _as_text(widths)
+
+    def value_of(self, entry: Entry) -> Any:
+        """What an entry that the field takes means in Python."""
+        return _widths(entry) if self.kind == "widths" and entry is not None else entry
+
+
+def _widths(entry: Entry) -> list[int] | None:
+    """The numbers of `"256, 64"`; None if there is anything else in it."""
+    parts = entry.replace(",", " ").split() if isinstance(entry, str) else ()
+    return [int(part) for part in parts] if parts and all(map(WHOLE.fullmatch, parts)) else None
+
+
+def _as_text(widths: Iterable[int]) -> str:
+    return ", ".join(map(str, widths))
 
 
 def _bound(word: str, limit: float | None) -> str:
@@ -106,16 +151,23 @@ def fields_of(cls: type, section: str, words: Mapping[str, Words] = OPTIONS) -> 
         kinds = schema.get("anyOf", [schema])
         optional = {"type": "null"} in kinds
         [what, *others] = [kind for kind in kinds if kind != {"type": "null"}]
+        label, hint, main = words.get(name, Words(name))
+        items = what.get("items", {})
+        if not others and items.get("type") == "integer" and "minimum" in items:
+            given, limits = schema.get("default"), {"least": items["minimum"], "most": items["maximum"]}
+            default = None if given is None else _as_text(given)
+            yield Field(name, section, "widths", default, label, hint, main, optional, **limits)
         if others or what.get("type") not in KINDS:
             continue
         kind = "choice" if "enum" in what else KINDS[what["type"]]
-        label, hint, main = words.get(name, Words(name))
         most, below = what.get("maximum"), what.get("exclusiveMaximum")
         if kind == "whole":
             most = min(LARGEST, LARGEST if most is None else most, LARGEST if below is None else below - 1)
             below = None
         limits = {"least": what.get("minimum"), "above": what.get("exclusiveMinimum"), "most": most, "below": below}
         choices = choices_of(name, what.get("enum", ()))
+        if kind == "switch" and optional:
+            kind, choices = "choice", SWITCH_OR_NONE
         yield Field(name, section, kind, schema.get("default"), label, hint, main, optional, **limits, choices=choices)
 
 
@@ -129,6 +181,12 @@ def key_field(name: str, section: str, choices: Iterable[Choice], words: Mapping
     """A field that names a part of the AnnData."""
     label, hint, main = words[name]
     return Field(name, section, "choice", None, label, hint, main, optional=True, choices=tuple(choices), is_key=True)
+
+
+def text_field(name: str, section: str) -> Field:
+    """A field for what stands outside the AnnData, such as a file."""
+    label, hint, main = OPTIONS[name]
+    return Field(name, section, "text", None, label, hint, main, optional=True, is_key=True)
 
 
 def columns_of(obs: pd.DataFrame, numeric: bool = False) -> tuple[Choice, ...]:
@@ -156,6 +214,9 @@ def _described(column: pd.Series | pd.DataFrame, numeric: bool) -> tuple[bool, s
     if is_number:
         return True, f"numeric, {levels}"
     return not numeric, levels
+
+
+SWITCH_OR_NONE = (Choice(None, "automatic"), Choice(True, "yes"), Choice(False, "no"))
 
 
 class Form:
@@ -187,17 +248,20 @@ class Form:
 
     def known(self, entries: Mapping[Any, Any]) -> dict[str, Entry]:
         """Those entries that have a field, each as something that a form can hold."""
-        return {name: as_entry(value) for name, value in entries.items() if name in self._fields}
+        return {name: self._fields[name].entry_of(value) for name, value in entries.items() if name in self._fields}
 
     def problems(self, entries: Mapping[str, Entry]) -> dict[str, str]:
         """A sentence for each entry that its field does not take."""
         found = {name: field.problem(entries[name]) for name, field in self._fields.items()}
         return {name: problem for name, problem in found.items() if problem is not None}
 
-    def usable(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
-        """The entries, with the default in place of each that cannot be used."""
+    def usable(self, entries: Mapping[str, Entry]) -> dict[str, Any]:
+        """What the entries mean in Python, with the default in place of each that cannot be used."""
         wrong = self.problems(entries)
-        return {name: field.default if name in wrong else entries[name] for name, field in self._fields.items()}
+        return {
+            name: field.value_of(field.default if name in wrong else entries[name])
+            for name, field in self._fields.items()
+        }
 
     def checked(self, options: Mapping[str, Any]) -> dict[str, Entry]:
         """Options given in Python.
@@ -212,14 +276,17 @@ class Form:
                 raise TypeError(f"There is no option '{name}'.{did_you_mean(name, self._fields)}")
         entries = self.known(options)
         for name, entry in entries.items():
+            if self[name].kind == "text" and not isinstance(options[name], str | None):
+                raise TypeError(f"{name} must be a text here, not {type(options[name]).__name__}.")
             if problem := self[name].problem(entry):
                 near = did_you_mean(entry, [c.value for c in self[name].choices if c.value]) if entry else ""
                 raise ValueError(problem.replace(self[name].label, name, 1) + near)
         return entries
 
-    def chosen(self, entries: Mapping[str, Entry], names: Iterable[str]) -> dict[str, Entry]:
-        """Those of these options whose entry is not the default."""
-        return {name: entries[name] for name in names if name in self and entries[name] != self[name].default}
+    def chosen(self, entries: Mapping[str, Entry], names: Iterable[str]) -> dict[str, Any]:
+        """What those of these entries mean in Python that are not the default."""
+        changed = [name for name in names if name in self and entries[name] != self[name].default]
+        return {name: self[name].value_of(entries[name]) for name in changed}
 
 
 def as_entry(value: Any) -> Entry:

@@ -62,7 +62,7 @@ function render({ model, el }) {
   const result = (status) => (status === "done" ? "Mapped. In Python the adapted model is this panel's .model."
     : "Stopped; nothing was written to the query.");
   return panelOf({ model, el }, {
-    name: "Mapping panel", title: "Map a query", result,
+    name: "Mapping panel", title: () => "Map a query", result,
     steer: steering({
       finish: "End the training after this epoch, then label the cells",
       stop: "End now; nothing is written",

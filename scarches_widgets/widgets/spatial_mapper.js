@@ -62,7 +62,7 @@ function render({ model, el }) {
   const result = (status) => (status === "done" ? "The query is placed; it is written to only by a click. In Python: .locations, .regions, .is_assigned."
     : "Stopped.");
   return panelOf({ model, el }, {
-    name: "Spatial mapper", title: "Tissue", result,
+    name: "Spatial mapper", title: () => "Tissue", result,
     steer: steering({
       finish: "End the training after this epoch, then place the cells",
       stop: "End now; of a test on held-out cells, there is no verdict",

@@ -64,6 +64,7 @@ def _training(suite: Suite) -> dict[str, Callable[[], View]]:
         if suite.split_column is not None:
             options["batch_key"] = suite.split_column
         panel = TrainingPanel(cells, name)
+        panel.model_names = []  # the step itself lets choose
         panel.set(**{key: value for key, value in options.items() if key in panel.values})
         panel.watch_runs(lambda run: suite.touch())
         return panel

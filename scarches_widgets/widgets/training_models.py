@@ -32,6 +32,14 @@ def models_for(adata: AnnData) -> list[dict[str, str]]:
     return sorted(remarks, key=lambda one: one["level"] != "ok")
 
 
+def names_with(model: type[Model]) -> list[str]:
+    """The models that can be chosen where this one is; a class of the user's own stands alone."""
+    from .. import models
+
+    names = sorted(models.__all__, key=str.casefold)
+    return names if getattr(models, model.__name__, None) is model else []
+
+
 def _evidence(model: type[Model], adata: AnnData) -> Iterator[str]:
     """What the cells have that a model needs, or the DataError of what they lack."""
     if has := model.found_in(adata):

@@ -10,6 +10,32 @@ const PRESETS = [
 ];
 const BUSY = ["running", "pausing", "paused", "stopping"];
 
+/** Names of models under headings, as far as it is known which of them the cells fit: [[heading, names], …]. */
+export function byFit(names, fits) {
+  const levels = new Map(fits.map((one) => [one.text.replace(/\.$/, ""), one.level]));
+  const of = (...wanted) => names.filter((name) => wanted.includes(levels.get(name)));
+  return [["", of(undefined)], ["For these cells", of("ok")], ["The cells lack something", of("lacks")]].filter(([, of]) => of.length);
+}
+
+/** Which model is trained. */
+const modelPicker = (model) => (signal) => {
+  const select = element("select", { class: "scaw-select", "aria-label": "Model" });
+  const node = element("div", { class: "scaw-row" }, element("span", { class: "scaw-soft" }, "Model"), select);
+  listen(select, "change", () => model.send({ op: "choose", name: select.value, values: model.get("values") }), signal);
+  const show = () => {
+    const names = model.get("model_names");
+    node.hidden = model.get("status") === "empty" || !names.length;
+    select.disabled = BUSY.includes(model.get("status"));
+    const lines = (all) => all.map((name) => element("option", { value: name }, name));
+    select.replaceChildren(...byFit(names, model.get("fits")).flatMap(([heading, all]) => (
+      heading ? [element("optgroup", { label: heading }, ...lines(all))] : lines(all))));
+    select.value = model.get("model_name");
+  };
+  follow(model, ["model_name", "model_names", "fits", "status", "error"], show, signal);
+  show();
+  return node;
+};
+
 function steer(send, signal) {
   let paused = false;
   const pause = actionButton("Pause", () => send({ op: paused ? "resume" : "pause" }), signal);
@@ -94,7 +120,7 @@ function render({ model, el }) {
     return `${how} In Python it is this panel's .model; .monitor shows its loss curve.`;
   };
   return panelOf({ model, el }, {
-    name: "Training panel", title: `Train ${model.get("model_name")}`, steer, result, before: [settingsBar(model)],
+    name: "Training panel", title: () => `Train ${model.get("model_name")}`, steer, result, before: [modelPicker(model), settingsBar(model)],
     start: { label: "Train", again: "Train anew", op: "train" },
   });
 }

@@ -72,8 +72,8 @@ class WithSettings:
     def _fill_in(self, settings: Settings) -> None:
         if settings.model != self._class.__name__:
             raise DataError(
-                f"These are settings of {shown(settings.model)}, and this panel trains {self._class.__name__}. Open "
-                f'them in TrainingPanel(adata, "{shown(settings.model)}").'
+                f"These are settings of {shown(settings.model)}, and this panel trains {self._class.__name__}. Choose "
+                f'that model first, in the panel or with TrainingPanel(adata, "{shown(settings.model)}").'
             )
         self.set(**{**self._form.defaults, **settings.options})
 

@@ -24,6 +24,9 @@ OPTIONS = {
     "labels_key": Words("Labels", "Column of obs with cell types.", main=True),
     "unlabeled_category": Words("Not labelled", "The label that stands for cells without one.", main=True),
     "protein_key": Words("Proteins", "Table in obsm with the counts of antibodies; none: the only one.", main=True),
+    "gene_sets": Words(
+        "Gene sets", "A GMT file, or 'reactome' if it was fetched; empty: those noted in varm['I'].", main=True
+    ),
     "size_factor_key": Words("Size factor", "Column of obs with a positive number per cell; none: its total count."),
     # networks
     "n_latent": Words("Latent dimensions", "Numbers by which a cell is described.", main=True),
@@ -39,7 +42,9 @@ OPTIONS = {
     "use_observed_lib_size": Words("Total count is the library size", "Otherwise it is inferred."),
     "use_batch_norm": Words("Batch normalisation", "Over the cells of a minibatch."),
     "use_layer_norm": Words("Layer normalisation", "Within a cell; published for references."),
-    "hidden_layer_sizes": Words("Hidden layers", "Width of each, from the genes to the latent."),
+    "hidden_layer_sizes": Words("Hidden layers", "Units of each, from the genes to the latent."),
+    "shared_hidden": Words("Hidden layers, joint", "Units of each, between modalities and latent."),
+    "gene_hidden": Words("Hidden layers, RNA", "Units of each, from the genes on."),
     "use_mmd": Words("Draw batches together", "By a penalty on the discrepancy between batches.", main=True),
     "mmd_on": Words("Draw together", "Where the discrepancy is measured."),
     "mmd_boundary": Words("First batches", "Compare only so many first batches with the others; empty: all pairs."),
@@ -77,7 +82,7 @@ OPTIONS = {
     "n_condition": Words("Batch dimensions", "Numbers by which a batch is described."),
     "supervised": Words("Learn labels", "By a classifier, beside RNA and receptor.", main=True),
     "balanced_sampling": Words("Balance", "Column of obs whose large groups are drawn less often; empty: none."),
-    "normalize": Words("Normalise", "Whether the values are raw counts; empty: looked at."),
+    "normalize": Words("Normalise", "Whether the values are raw counts; automatic: looked at."),
     # places in tissue
     "classifier": Words("Classifier", "What sees the genes before regions are told apart.", main=True),
     "partitions": Words("Regions by", "How the tissue is cut into the regions that are told apart.", main=True),
@@ -105,7 +110,7 @@ OPTIONS = {
     "protein_weight": Words("Protein weight", "Of the proteins' counts, against the genes'."),
     "rna_weight": Words("RNA weight", "Of the expression."),
     "tcr_weight": Words("Receptor weight", "Of the residues, against the genes."),
-    "adversarial_classifier": Words("Confuse batches", "By a classifier of batches; empty: where some lack proteins."),
+    "adversarial_classifier": Words("Confuse batches", "By a classifier; automatic: where some lack proteins."),
     "classification_weight": Words("Classification weight", "Of the labels, against the counts."),
     "n_samples_per_label": Words("Cells per label", "Labelled cells of each label per epoch, at most; empty: all."),
     "group_lasso_weight": Words("Programs' price", "The higher, the more of them are switched off.", main=True),

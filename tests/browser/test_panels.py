@@ -83,6 +83,14 @@ def test_a_model_is_trained_by_keyboard_alone(notebook):
     expect(panel.get_by_label("Latent dimensions")).to_have_value("77")
     expect(panel.locator(".scaw-code")).to_contain_text("n_latent=77, n_hidden=16, n_layers=3")
 
+    panel.get_by_label("Model", exact=True).select_option("TRVAE")
+    expect(panel.get_by_role("heading")).to_have_text("Train TRVAE")
+    expect(panel.get_by_label("Hidden layers", exact=True)).to_have_value("256, 64")
+    expect(panel.get_by_label("Latent dimensions")).to_have_value("77")
+    panel.get_by_label("Latent dimensions").fill("10")  # the default, so a line goes and what is below moves up
+    panel.locator(".scaw-advanced > summary").click()
+    expect(panel.locator(".scaw-advanced")).to_have_attribute("open", "")
+
 
 def test_a_wrong_entry_is_told_at_its_field_and_train_is_off_until_it_is_mended(notebook):
     nb = notebook([CELLS, TRAINING.format("max_epochs=2")])

@@ -4,6 +4,7 @@ import { barsInWords, percent, rectangles } from "../../scarches_widgets/widgets
 import {
   advancedWords, byGroup, bySection, countChanged, defaultWords, entryOf, placeOf, UNREADABLE, withErrors,
 } from "../../scarches_widgets/widgets/js/form.js";
+import { byFit } from "../../scarches_widgets/widgets/training_panel.js";
 import { progressShare, progressWords } from "../../scarches_widgets/widgets/js/panel.js";
 
 const whole = { name: "n_latent", section: "SCVI", kind: "whole", default: 10 };
@@ -18,6 +19,10 @@ test("an entry is what the control holds, as a number where a number is meant", 
   assert.equal(entryOf(whole, { value: " " }), null);
   assert.equal(entryOf(whole, { value: "", badInput: true }), UNREADABLE);
   assert.equal(entryOf({ kind: "text" }, { value: "12" }), "12");
+  assert.equal(entryOf({ kind: "text" }, { value: "" }), "");
+  assert.equal(entryOf({ kind: "text", optional: true }, { value: " " }), null);
+  assert.equal(entryOf({ kind: "widths" }, { value: "256, 64" }), "256, 64");
+  assert.equal(entryOf({ kind: "widths" }, { value: "" }), null);
   assert.equal(entryOf({ kind: "switch" }, { checked: true, value: "on" }), true);
   assert.equal(entryOf(choice, { selectedIndex: 2 }), "b");
   assert.equal(entryOf(choice, { selectedIndex: 0 }), null);
@@ -82,4 +87,11 @@ test("a picture of uncertainties is also a sentence", () => {
   assert.equal(barsInWords(counts, 1), "Uncertainties of 100 cells: 50 % are below 0.2, 80 % below 0.5.");
   assert.match(barsInWords(counts, 0.3), /; the threshold is 0\.3\.$/);
   assert.match(barsInWords([0, 0], 1), /^Uncertainties of 0 cells/);
+});
+
+test("models stand under headings as soon as it is known which of them the cells fit", () => {
+  const names = ["EXPIMAP", "SCVI", "TOTALVI"];
+  assert.deepEqual(byFit(names, []), [["", names]]);
+  const fits = [["SCVI.", "ok"], ["EXPIMAP.", "lacks"], ["TOTALVI.", "lacks"]].map(([text, level]) => ({ text, level }));
+  assert.deepEqual(byFit(names, fits), [["For these cells", ["SCVI"]], ["The cells lack something", ["EXPIMAP", "TOTALVI"]]]);
 });

@@ -32,9 +32,9 @@ anything = st.recursive(
 def test_every_option_has_a_field_and_words(cls):
     names = [field.name for field in fields_of(cls, "x")]
     schema = TypeAdapter(cls).json_schema()["properties"]
-    no_single_values = {"early_stopping_kwargs", "hidden_layer_sizes", "terms", "new_terms", "group_lasso_term_weights"}
+    no_single_values = {"early_stopping_kwargs", "terms", "new_terms", "group_lasso_term_weights"}
     no_single_values |= {"embedding_dims", "further_labels", "unlabeled_categories", "likelihoods", "modality_weights"}
-    no_single_values |= {"shared_hidden", "gene_hidden", "metadata", "training"}
+    no_single_values |= {"metadata", "training"}
     no_single_values |= {"resolutions", "partition_keys", "partition_names", "references"}
     assert set(schema) - set(names) <= no_single_values, "an option that the form cannot draw"
     assert set(names) <= set(OPTIONS), "give it a label in widgets/words.py"
@@ -48,14 +48,30 @@ def test_every_default_is_an_entry_that_its_field_takes(cls):
         assert field.problem(field.default) is None, field
 
 
+@pytest.mark.parametrize("given", ["256,64", " 256 64 ", [256, 64], (256, np.int64(64)), np.array([256, 64])])
+def test_widths_of_layers_are_one_line_of_numbers_however_they_are_given(given):
+    form = Form(fields_of(models.TRVAE.config_class, "x"))
+    entries = form.defaults | form.checked({"hidden_layer_sizes": given})
+    assert entries["hidden_layer_sizes"] == form.defaults["hidden_layer_sizes"] == "256, 64"
+    assert form.chosen(entries, entries) == {} and form.usable(entries)["hidden_layer_sizes"] == [256, 64]
+
+
+@pytest.mark.parametrize("wrong", ["", "256, many", "0", "9000", "256; 64", [], [0.5], [True], "1 " * 17, 256, "²"])
+def test_what_is_no_widths_of_layers_is_refused_in_words(wrong):
+    form = Form(fields_of(models.TRVAE.config_class, "x"))
+    with pytest.raises(ValueError, match="hidden_layer_sizes must be whole numbers with commas between them"):
+        form.checked({"hidden_layer_sizes": wrong})
+
+
 @settings(max_examples=200, deadline=None)
 @given(value=anything)
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_what_a_field_takes_the_options_take(cls, value):
     fields, adapter = FIELDS[cls]
     for field in fields:
-        if field.problem(as_entry(value)) is None:
-            adapter.validate_python({field.name: as_entry(value)})
+        entry = field.entry_of(value)
+        if field.problem(entry) is None:
+            adapter.validate_python({field.name: field.value_of(entry)})
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)

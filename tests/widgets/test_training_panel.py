@@ -1,5 +1,6 @@
 """The training panel without a browser: what it tells a page, what a click does, what a forged message cannot do."""
 
+import json
 import re
 import subprocess
 import sys
@@ -120,6 +121,70 @@ def test_empty_options_say_what_they_come_to(panel):
     panel.train()
     wait_until(lambda: panel.run.started is not None)
     assert panel.run.started.max_epochs == epochs
+
+
+def test_another_model_is_chosen_in_the_panel_and_what_it_takes_too_stays_filled_in(atlas, panel):
+    enter(panel, n_latent=5, n_hidden=32, n_layers=2)
+    click(panel, "choose", name="TRVAE", values={**panel.values, "labels_key": "cell_type"})
+    looked(panel)
+    assert panel.model_name == "TRVAE" and panel.values["batch_key"] == "batch" and panel.values["n_latent"] == 5
+    assert panel.values["labels_key"] == "cell_type" and panel.values["max_epochs"] == 2
+    assert "n_hidden" not in panel.values and "n_layers" not in panel.values
+    enter(panel, hidden_layer_sizes="32 16", use_mmd=False)
+    model = built(panel.code(), atlas)
+    assert type(model) is sca.models.TRVAE and model.config.hidden_layer_sizes == (32, 16)
+    panel.train()
+    assert panel.wait(60) == "done" and type(panel.model) is sca.models.TRVAE
+    assert "hidden_layer_sizes=[32, 16]" in panel.code()
+    assert Settings("TRVAE", json.loads(json.dumps(panel.settings.options))) == panel.settings
+
+
+def test_no_other_model_is_chosen_while_one_is_trained_nor_one_that_does_not_exist(endless):
+    for name in ("Trainer", None, ["SCANVI"]):
+        click(endless, "choose", name=name)
+    assert endless.model_name == "SCVI" and endless.error is None
+    endless.train()
+    click(endless, "choose", name="SCANVI")
+    assert endless.model_name == "SCVI" and "under way" in endless.error["what"]
+    with pytest.raises(ValueError, match="Did you mean 'SCANVI'"):
+        endless.choose("SCANV")
+
+
+@pytest.mark.parametrize("name", sca.models.__all__)
+def test_every_model_can_be_chosen(atlas, name):
+    panel = TrainingPanel(atlas)
+    panel.choose(name)
+    assert panel.model_name == name and name in panel.model_names
+    assert {one["section"] for one in panel.fields} >= {"Data", name}
+
+
+def test_gene_sets_are_a_file_and_what_is_in_it_is_said_at_the_field(atlas, tmp_path):
+    file = tmp_path / "sets.gmt"
+    genes = list(atlas.var_names)
+    file.write_text(
+        "".join("\t".join([name, "", *some]) + "\n" for name, some in {"A": genes[:20], "B": genes[20:45]}.items())
+    )
+    panel = looked(TrainingPanel(atlas, "EXPIMAP", batch_key="batch", max_epochs=1))
+    assert levels(panel, "gene_sets") == ["error"]
+    enter(looked(panel), gene_sets=str(tmp_path / "none.gmt"))
+    assert levels(looked(panel), "gene_sets") == ["error"]
+    enter(panel, gene_sets=str(file), hidden_layer_sizes="16")
+    assert "2 of 2 gene sets kept" in texts(looked(panel), "gene_sets") and panel.status == "ready"
+    assert list(built(panel.code(), atlas).terms) == ["A", "B"]
+    with pytest.raises(TypeError, match="gene_sets must be a text here, not dict"):
+        panel.set(gene_sets={"A": genes[:20]})
+
+
+def test_the_price_of_a_background_from_cells_is_said_where_it_is_taken():
+    few, many = (sca.datasets.cite_seq(80, 40, n_proteins=n, n_batches=2, n_types=4) for n in (6, 12))
+    field = "empirical_protein_background_prior"
+    assert levels(looked(TrainingPanel(few, "TOTALVI")), field) == []
+    panel = looked(TrainingPanel(many, "TOTALVI", max_epochs=1, **TINY))
+    assert "more than 10 proteins (12)" in texts(panel, field) and ".86" in texts(panel, field)
+    enter(panel, **{field: False})
+    assert levels(panel, field) == [] and built(panel.code(), many).config.empirical_protein_background_prior is False
+    enter(panel, **{field: "no"})
+    assert "error" in levels(panel, field) and panel.script == ""
 
 
 # What is said of entries and data

@@ -13,7 +13,8 @@ export function entryOf(field, { value, checked, selectedIndex, badInput }) {
   switch (field.kind) {
     case "switch": return Boolean(checked);
     case "choice": return field.choices[selectedIndex]?.value ?? null;
-    case "text": return value;
+    case "text": return field.optional && value.trim() === "" ? null : value;
+    case "widths": return value.trim() === "" ? null : value;
     default:
       if (badInput) return UNREADABLE;
       return value.trim() === "" ? null : Number(value);
@@ -77,7 +78,7 @@ function controlOf(field, id) {
   }
   const common = { id, class: "scaw-input", "aria-describedby": described };
   if (field.kind === "switch") return element("input", { ...common, type: "checkbox" });
-  if (field.kind === "text") return element("input", { ...common, type: "text" });
+  if (["text", "widths"].includes(field.kind)) return element("input", { ...common, type: "text" });
   return element("input", {
     ...common, type: "number", step: field.kind === "whole" ? 1 : "any", min: field.least ?? field.above, max: field.most ?? field.below,
   });
@@ -138,10 +139,14 @@ export function formOf(model, signal, announce) {
   const advanced = element("details", { class: "scaw-advanced" }, summary);
   const general = element("ul", { class: "scaw-remarks scaw-general", hidden: true, "aria-label": "About the data" });
   let drawn = new Map();
+  let fields = null; // that are drawn
+  let isPressed = false; // the mouse's button
+  let isStale = false;
   let errors = "";
   let written = -Infinity;
 
   function draw() {
+    fields = model.get("fields");
     drawn = new Map(model.get("fields").map((field) => [field.name, fieldOf(field, `${own}-${field.name}`)]));
     const section = ([heading, fields]) => element("fieldset", { class: "scaw-section" },
       element("legend", {}, heading), element("div", { class: "scaw-fields" }, ...fields.map((field) => drawn.get(field.name).node)));
@@ -196,9 +201,24 @@ export function formOf(model, signal, announce) {
     errors = wrong.join();
   }
 
-  follow(model, ["fields"], draw, signal);
-  follow(model, ["values", "meanings"], showValues, signal);
-  follow(model, ["remarks"], showRemarksOfAll, signal);
+  /** Bring the form up to date; not between a press and its click, which would miss what has moved away meanwhile. */
+  function show() {
+    isStale = isPressed;
+    if (isPressed) return;
+    if (fields !== model.get("fields")) draw();
+    showValues();
+    showRemarksOfAll();
+  }
+
+  function release() {
+    isPressed = false;
+    setTimeout(() => { if (isStale && !signal.aborted) show(); }); // after the click
+  }
+
+  listen(document, "pointerdown", () => { isPressed = true; }, signal);
+  listen(document, "pointerup", release, signal);
+  listen(document, "pointercancel", release, signal);
+  follow(model, ["fields", "values", "meanings", "remarks"], show, signal);
   draw();
   return {
     node: host,

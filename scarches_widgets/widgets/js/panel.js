@@ -33,7 +33,7 @@ export function progressShare(progress) {
 
 /**
  * A whole panel.
- * @param options name; title; start: {label, again, op}; steer: function of (send, signal) giving {nodes, show(status, progress)};
+ * @param options name; title: function giving it; start: {label, again, op}; steer: function of (send, signal) giving {nodes, show(status, progress)};
  *   before, after: functions of signal giving nodes around the form; result: function of "done" or "stopped" giving a text
  */
 export function panelOf({ model, el }, { name, title, start, steer, before = [], after = [], result }) {
@@ -42,7 +42,8 @@ export function panelOf({ model, el }, { name, title, start, steer, before = [],
   let told = null;
   const { badge, show: showStatus } = statusBadge();
   const facts = element("span", { class: "scaw-soft" });
-  root.append(element("div", { class: "scaw-head" }, element("h3", { class: "scaw-title" }, title), badge, facts));
+  const heading = element("h3", { class: "scaw-title" });
+  root.append(element("div", { class: "scaw-head" }, heading, badge, facts));
   root.append(...before.map((make) => make(signal)));
   const announce = announcer(root, signal);
   const form = formOf(model, signal, announce);
@@ -77,6 +78,7 @@ export function panelOf({ model, el }, { name, title, start, steer, before = [],
     showStatus(status);
     root.dataset.status = status;
     root.dataset.epochs = String(now.n_epochs ?? 0);
+    heading.textContent = title();
     facts.textContent = model.get("facts");
     form.setEnabled(!active && !detached);
     go.enable(!model.get("blocked") && !detached);
@@ -95,7 +97,7 @@ export function panelOf({ model, el }, { name, title, start, steer, before = [],
     if (notes.childElementCount !== (now.notes ?? []).length) {
       showRemarks(notes, (now.notes ?? []).map((text) => ({ level: "warning", text })));
     }
-    if (active || ENDED.includes(status)) announce(`${title}, ${STATUS_WORDS[status]}. ${words.textContent}`, status !== told);
+    if (active || ENDED.includes(status)) announce(`${title()}, ${STATUS_WORDS[status]}. ${words.textContent}`, status !== told);
     told = status;
   }
 

@@ -177,6 +177,7 @@ def map_(options: argparse.Namespace) -> None:
 
     given = _given(options)
     if "source" in given:
+        logging.getLogger("scarches_widgets.mapping.chunks").setLevel(logging.INFO)  # which says what it will cost
         run_map_files_job(_job(MapFilesJob, options), _teller(options), progress=not options.json)
         return
     job = _job(MapJob, options)

@@ -86,12 +86,7 @@ def map_chunk(task: ChunkTask) -> ChunkReport:
     # a worker of dask may have several threads; threads of torch, memory and warnings belong to the whole process
     with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as caught, cpu_threads(1):
         warnings.simplefilter("always", UserWarning)
-        model = _model(task.model, task.model_digest)
-        with FileCells(task.source, model.schema.layer, beside(model)) as file:
-            cells = file.read(task.start, task.stop)
-        z = finite(encoded(model, cells), cells.obs_names, f"{task.source}'s latents")
-        columns = _labels(task, z) | {LATENT.format(i): z[:, i] for i in range(z.shape[1])}
-        data = _parquet(pd.DataFrame({"cell": cells.obs_names.to_numpy(dtype=object), **columns}))
+        data = _part_of(task)
     write_file(task.part, data)
     report = ChunkReport(
         task.number,
@@ -105,6 +100,27 @@ def map_chunk(task: ChunkTask) -> ChunkReport:
     )
     write_file(task.note, json.dumps(asdict(report)).encode())  # last: a part without its note is computed again
     return report
+
+
+def cost_of(task: ChunkTask) -> tuple[float, int]:
+    """Seconds that this process takes for a task, once it has the model and the index, and bytes of its part, which is
+    not written."""
+    with _ONE_AT_A_TIME, warnings.catch_warnings(), cpu_threads(1):
+        warnings.simplefilter("ignore", UserWarning)  # the chunks tell, with their cells
+        _part_of(task)
+        began = time.monotonic()
+        data = _part_of(task)
+        return time.monotonic() - began, len(data)
+
+
+def _part_of(task: ChunkTask) -> bytes:
+    """Labels and latents of a task's cells, as a Parquet file."""
+    model = _model(task.model, task.model_digest)
+    with FileCells(task.source, model.schema.layer, beside(model)) as file:
+        cells = file.read(task.start, task.stop)
+    z = finite(encoded(model, cells), cells.obs_names, f"{task.source}'s latents")
+    columns = _labels(task, z) | {LATENT.format(i): z[:, i] for i in range(z.shape[1])}
+    return _parquet(pd.DataFrame({"cell": cells.obs_names.to_numpy(dtype=object), **columns}))
 
 
 def written(task: ChunkTask) -> ChunkReport | None:

@@ -13,14 +13,17 @@ match their SHA-256 are not computed again: after any interruption the same call
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import logging
+import math
 import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +43,7 @@ from .transfer import reference_labels, weighted_knn_trainer
 if TYPE_CHECKING:
     from anndata import AnnData
 
+logger = logging.getLogger(__name__)
 CHUNK = 50 * 1024  # cells; a multiple of the minibatch
 PLAN, FORMAT = "plan.json", 1
 PROBED = 512  # cells that are embedded before anything long begins
@@ -121,6 +125,31 @@ class MappedFiles:
         return name.removeprefix(chunk.LATENT.format("")).isdigit()
 
 
+@dataclass(frozen=True)
+class MappingEstimate:
+    """What a mapping will cost, from its first cells.
+
+    Attributes
+    ----------
+    n_cells
+        That are to be mapped.
+    seconds
+        Of one process; several share them.
+    disk
+        Bytes of the results.
+    """
+
+    n_cells: int
+    seconds: float
+    disk: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_cells:,} cells will take about {self.seconds:,.0f} s of one process and {self.disk / 1e6:,.1f} "
+            "MB of disk."
+        )
+
+
 class ChunksFailed(RuntimeError):
     """Some chunks could not be computed; all others are written.
 
@@ -197,6 +226,8 @@ def map_query(
         Chunks could not be computed; it names their cells. All others are written.
     FileExistsError
         `out` holds another mapping, or other files.
+    OSError
+        The results would not fit on the disk, by what the first cells take.
     RuntimeError
         Another process is mapping into `out`.
 
@@ -384,6 +415,27 @@ def _tasks(out: Path, folder: Path, plan: dict[str, Any]) -> Iterator[ChunkTask]
             number += 1
 
 
+def estimated(tasks: Sequence[ChunkTask]) -> MappingEstimate:
+    """What these chunks will cost, measured on the first cells of the first one."""
+    first = tasks[0]
+    few = replace(first, stop=min(first.stop, first.start + PROBED))
+    seconds, disk = chunk.cost_of(few)
+    share = sum(task.stop - task.start for task in tasks) / (few.stop - few.start)
+    return MappingEstimate(round(share * (few.stop - few.start)), share * seconds, math.ceil(share * disk))
+
+
+def _refuse_if_disk_is_full(missing: Sequence[ChunkTask]) -> None:
+    cost, out = estimated(missing), missing[0].out
+    logger.info("%s", cost)
+    free = shutil.disk_usage(out).free
+    if cost.disk > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"'{out}' will take about {cost.disk / 1e6:,.1f} MB more for {cost.n_cells:,} cells, and "
+            f"{free / 1e6:,.1f} MB are free, so nothing was computed. Free some space, or choose another disk",
+        )
+
+
 def _computed(tasks: list[ChunkTask], executor: Executor, progress: bool) -> pd.DataFrame:
     """Compute what is missing; one row per chunk."""
     from tqdm.auto import tqdm
@@ -392,6 +444,8 @@ def _computed(tasks: list[ChunkTask], executor: Executor, progress: bool) -> pd.
     missing = [task for task in tasks if task.number not in there]
     reports: dict[int, ChunkReport] = dict(there)
     errors: dict[ChunkTask, Exception] = {}
+    if missing:
+        _refuse_if_disk_is_full(missing)
     n_cells = sum(task.stop - task.start for task in tasks)
     said: set[str] = set()
     with tqdm(total=n_cells, unit="cells", unit_scale=True, disable=not progress, desc="Mapping") as bar:

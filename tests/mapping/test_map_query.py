@@ -19,7 +19,7 @@ import scarches_widgets as sca
 from scarches_widgets.bridges.dask_executor import DaskExecutor, local_client
 from scarches_widgets.cli import main
 from scarches_widgets.data.names import DataError
-from scarches_widgets.mapping import chunk
+from scarches_widgets.mapping import chunk, chunks
 from scarches_widgets.mapping.chunks import ChunksFailed, MappedFiles, map_query
 from scarches_widgets.mapping.executors import ProcessDied, ProcessExecutor, SerialExecutor
 
@@ -117,6 +117,19 @@ def test_a_failed_chunk_is_named_by_its_cells_while_the_others_finish(folder, tm
     assert parts(tmp_path / "out") == parts(folder / "mapped")
 
 
+def test_results_that_would_not_fit_on_the_disk_are_refused_before_anything_is_computed(folder, tmp_path, monkeypatch):
+    def map_with(free):
+        usage = type("Usage", (), {"free": free})
+        monkeypatch.setattr(chunks.shutil, "disk_usage", lambda path: usage)
+        return mapped_into(tmp_path / "out", folder)
+
+    size = sum(map(len, parts(folder / "mapped").values()))
+    with pytest.raises(OSError, match=r"more for 1,500 cells, and 0\.0 MB are free, so nothing was computed"):
+        map_with(size // 4)
+    assert not list((tmp_path / "out" / "cells").iterdir())
+    assert map_with(4 * size).n_cells == 1500
+
+
 def test_another_mapping_is_not_mixed_in(folder, tmp_path):
     out = tmp_path / "out"
     mapped_into(out, folder)
@@ -171,7 +184,7 @@ def test_what_cannot_be_mapped_is_refused_before_anything_is_computed(folder, ce
     assert not list((tmp_path / "out" / "cells").iterdir())
 
 
-def test_the_shell_maps_files_and_goes_on_where_it_stopped(folder, tmp_path, capsys):
+def test_the_shell_maps_files_and_goes_on_where_it_stopped(folder, tmp_path, capsys, caplog):
     job = tmp_path / "job.toml"
     job.write_text(
         f'source = ["{folder}/cells.h5ad"]\nsaved_model = "{folder}/model"\nreference = "{folder}/cells.h5ad"\n'
@@ -179,6 +192,7 @@ def test_the_shell_maps_files_and_goes_on_where_it_stopped(folder, tmp_path, cap
     )
     assert main(["map", str(job)]) == 0
     assert "1,500 cells mapped in 6 chunks: " in capsys.readouterr().out
+    assert re.search(r"1,500 cells will take about \d+ s of one process and 0\.\d MB of disk", caplog.text)
     assert parts(tmp_path / "out") == parts(folder / "mapped")
     assert main(["map", str(job), "--json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -182,10 +182,11 @@ def positions_in(adata: AnnData, key: str) -> np.ndarray:
 
 def extent_of(position: np.ndarray) -> dict[str, list[float]]:
     """The ranges in which the cells lie that lie somewhere, `x` and `y`; from 0 to 1 if there are none."""
-    there = position[np.isfinite(position).all(axis=1)]
-    if not len(there):
+    if not np.isfinite(position).all():
+        position = position[np.isfinite(position).all(axis=1)]
+    if not len(position):
         return {"x": [0.0, 1.0], "y": [0.0, 1.0]}
-    return {axis: [float(there[:, i].min()), float(there[:, i].max())] for i, axis in enumerate("xy")}
+    return {axis: [float(position[:, i].min()), float(position[:, i].max())] for i, axis in enumerate("xy")}
 
 
 def point_size(n: int) -> float:

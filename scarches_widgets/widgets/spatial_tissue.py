@@ -91,7 +91,7 @@ class Tissue:
         factors = (self._library(section) or {}).get("scalefactors", {})
         if "spot_diameter_fullres" in factors:
             return float(factors["spot_diameter_fullres"])
-        code = int(self.codes[self.is_in(section)][0])  # of one section: those of others may lie on top
+        code = int(self.codes[np.argmax(self.is_in(section))])  # of one section: those of others may lie on top
         if code not in self._spacings:
             self._spacings[code] = spacing(self.places[self.codes == code])
         return self._spacings[code]

@@ -2,24 +2,26 @@
 
     folder/model, cells.h5ad, job.json      what is to be trained
     folder/events.jsonl, stop               see `training.elsewhere`
-    folder/log                              what the processes said
+    folder/store                            how the processes find each other
+    folder/log                              what they said
     folder/trained                          the model, before its end is told
 
-`torchrun` starts the processes, which `training.distributed` makes one. They end by themselves if the process that
-began them does, for they hold the other end of a pipe.
+They are what `torchrun` would start, and `training.distributed` makes them one; but torchrun listens on all addresses
+of the machine, and these on the loopback address alone. They end by themselves if the process that began them does, for
+they hold the other end of a pipe.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from typing import Any
 from ..data.read import read
 from ..models.base import Model
 from ..nn.ranks import Ranks
-from ..training.distributed import is_first, refuse_unshared
+from ..training.distributed import STORE, is_first, refuse_unshared
 from ..training.elsewhere import ElsewhereRun, Teller
 from ..training.events import Event
 from ..training.options import planned
@@ -36,7 +38,6 @@ from ..training.watched import Run
 CELLS, JOB, LOG, TRAINED, UNTRAINED = "cells.h5ad", "job.json", "log", "trained", "model"
 OF_TRAIN = ("checkpoint_dir", "checkpoint_every", "resume", "early_stopping_kwargs")  # options beside the plan's
 LAST_WAIT = 30.0  # seconds for processes to end, once their run has
-CAUSE = re.compile(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", re.DOTALL)  # as torchrun reports it
 
 
 class ProcessesRun(ElsewhereRun):
@@ -45,55 +46,62 @@ class ProcessesRun(ElsewhereRun):
     def __init__(self, model: Model, folder: Path, n_processes: int):
         super().__init__(folder, lost=self._ended_early, at_end=self._fetch)
         self._model, self._n_processes = model, n_processes
-        self.process: subprocess.Popen | None = None
+        self.processes: list[subprocess.Popen] = []
 
     def start(self) -> Run:
-        worker = ["-m", "scarches_widgets.mapping.processes", str(self.folder)]
-        torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self._n_processes)]
+        size = str(self._n_processes)
+        shared = os.environ | {"OMP_NUM_THREADS": "1", "WORLD_SIZE": size, STORE: str(self.folder / "store")}
         with open(self.folder / LOG, "wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *torchrun, *worker],
-                stdin=subprocess.PIPE,  # closed when this process ends, however it does
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # an interrupt of the kernel is not theirs
-            )
+            for rank in map(str, range(self._n_processes)):
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "scarches_widgets.mapping.processes", str(self.folder)],
+                    stdin=subprocess.PIPE,  # closed when this process ends, however it does
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=shared | {"RANK": rank, "LOCAL_RANK": rank},
+                    start_new_session=True,  # an interrupt of the kernel is not theirs
+                )
+                self.processes.append(process)
         return super().start()
 
     def _read(self) -> Iterator[Event]:
         try:
             yield from super()._read()
         except Exception as error:
-            self._end_processes()
-            raise RuntimeError(f"{self._who_was_killed()} {error}".strip()) from error
+            if not (killed := self._who_was_killed()):
+                raise
+            kept = "What was saved last in a checkpoint_dir is kept: train again with resume=True."
+            raise RuntimeError(f"{killed} {kept}") from error
         finally:
             self._end_processes()
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end_processes(self) -> None:
-        try:
-            self.process.wait(LAST_WAIT)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        self.process.stdin.close()
+        """All of them: those that wait for one that has failed, at once."""
+        deadline = time.monotonic() + (0 if any(process.poll() for process in self.processes) else LAST_WAIT)
+        for process in self.processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdin.close()
 
     def _ended_early(self) -> str | None:
-        if self.process.poll() is None:
+        codes = [process.poll() for process in self.processes]
+        if None in codes and not any(codes):
             return None
-        said = (self.folder / LOG).read_text(encoding="utf-8", errors="replace").partition("torch/distributed/elastic")
-        last = " ".join(said[0].split())[-400:] or "nothing"
+        last = " ".join((self.folder / LOG).read_text(encoding="utf-8", errors="replace").split())[-400:] or "nothing"
         return f"The {self._n_processes} processes have ended before the training did. The last that they said: {last}"
 
     def _who_was_killed(self) -> str:
-        """By torchrun's account; empty if none was."""
-        found = CAUSE.search((self.folder / LOG).read_text(encoding="utf-8", errors="replace"))
-        if found is None or int(found[2]) >= 0:
-            return ""
-        how = signal.Signals(-int(found[2])).name
-        mend = " Perhaps memory was short: start fewer." if how == "SIGKILL" else ""
-        return f"Process {int(found[1]) + 1} of {self._n_processes} was killed by {how}.{mend}"
+        """Empty if none was."""
+        for number, process in enumerate(self.processes, 1):
+            if (process.poll() or 0) < 0:
+                how = signal.Signals(-process.returncode).name
+                mend = " Perhaps memory was short: start fewer." if how == "SIGKILL" else ""
+                return f"Process {number} of {self._n_processes} was killed by {how}.{mend}"
+        return ""
 
     def _fetch(self) -> None:
         """Give the model what the processes have learned."""

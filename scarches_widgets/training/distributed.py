@@ -17,6 +17,7 @@ import datetime
 import hashlib
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 LONGEST_SILENCE = datetime.timedelta(minutes=10)  # of another process, before it is taken for lost
 LAST_WAIT = datetime.timedelta(seconds=20)  # for the others, when this process has nothing more to do
+STORE = "SCARCHES_WIDGETS_STORE"  # variable of the environment: a file by which the processes of one machine meet
 COMPARED = 256  # cells whose counts are compared at the start
 
 
@@ -44,13 +46,18 @@ def ranks_of_this_run() -> Ranks | None:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return None
     if not dist.is_initialized():
-        if os.environ.get("MASTER_ADDR") in ("localhost", "127.0.0.1", "::1"):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else gloo listens where the host's name leads
+        if STORE in os.environ or os.environ.get("MASTER_ADDR") in ("localhost", "127.0.0.1", "::1"):
+            loopback = "lo0" if sys.platform == "darwin" else "lo"
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)  # else gloo listens where the host's name leads
         backend = "gloo"
         if torch.cuda.is_available() and dist.is_nccl_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             backend = "cpu:gloo,cuda:nccl"
-        store, rank, size = next(dist.rendezvous("env://", timeout=LONGEST_SILENCE))
+        if STORE in os.environ:
+            rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            store = dist.FileStore(os.environ[STORE], size)
+        else:
+            store, rank, size = next(dist.rendezvous("env://", timeout=LONGEST_SILENCE))
         if os.environ.get("LOCAL_WORLD_SIZE") == str(size):  # torchrun keeps its store when it starts them again
             store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_SILENCE)

@@ -862,8 +862,9 @@ def test_two_processes_are_stopped_from_the_panel_with_the_model_of_one_and_a_ki
     )
     run = endless.train()
     wait_until(lambda: len(run.epochs) >= 1, 100)
-    ranks = psutil.Process(run.process.pid).children()
-    (second,) = (rank for rank in ranks if rank.environ().get("RANK") == "1")
-    second.kill()
+    ranks = [psutil.Process(process.pid) for process in run.processes]
+    heard = {one.laddr.ip for rank in ranks for one in rank.net_connections() if one.status == psutil.CONN_LISTEN}
+    assert heard == {"127.0.0.1"}, "nobody else's machine can talk to them"
+    ranks[1].kill()
     assert endless.wait(60) == "failed" and "Process 2 of 2 was killed by SIGKILL" in endless.error["what"]
     assert not endless.model.is_trained and not any(rank.is_running() for rank in ranks)

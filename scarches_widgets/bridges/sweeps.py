@@ -128,7 +128,7 @@ class Sweep:
         seed: int = 0,
         **options: Any,
     ):
-        self._class = model_class(model) if isinstance(model, str) else model
+        self._class = model_class(model)
         self.space = checked_space(space)
         checked_options(self._class, options, self.space)
         if n_trials < 1:

@@ -182,9 +182,12 @@ def _trained(job: TrainJob | MapJob, adata: AnnData, tell: Tell, progress: bool)
     return model
 
 
-def model_class(name: str) -> type[Model]:
+def model_class(name: str | type[Model]) -> type[Model]:
+    """Of a model's name; a class is itself."""
     from .. import models
 
+    if not isinstance(name, str):
+        return name
     if name not in models.__all__:
         raise ValueError(
             f"There is no model '{name}'.{did_you_mean(name, models.__all__)} There are: {listed(models.__all__, 20)}."

@@ -18,7 +18,7 @@ from ..data.findings import Findings
 from ..data.gene_sets import MIN_GENES, match_gene_sets
 from ..data.modalities import check_proteins, protein_table, the_protein_key
 from ..data.multimodal import as_one_anndata, check_modalities, modalities_of
-from ..data.names import DataError, did_you_mean, shown
+from ..data.names import DataError, shown
 from ..data.receptors import check_receptors, receptor_table, the_receptor_keys
 from ..data.validate import CHECKS, Request
 from ..training.options import respelled, typed
@@ -115,11 +115,13 @@ class TrainingPanel(WithSettings, Panel):
         checkpoint_every: float = 10.0,
         **options: Any,
     ):
+        from ..mapping.jobs import model_class
+
         self._runs = None if checkpoint_dir is None else Runs(checkpoint_dir)
         self._folder: Path | None = None  # of the last run
         self._kept: Settings | None = None  # with which that run was begun
         self._checkpoint_every = checkpoint_every
-        self._class = _model_class(model)
+        self._class = model_class(model)
         self.adata = _checked(as_one_anndata(adata) if self._var_keys else adata)
         self.model: Model | None = None
         self._watchers: list[Callable[[TrainingRun], None]] = []
@@ -213,7 +215,9 @@ class TrainingPanel(WithSettings, Panel):
         RuntimeError
             While a training is under way.
         """
-        chosen = _model_class(model)
+        from ..mapping.jobs import model_class
+
+        chosen = model_class(model)
         with self._lock, self.hold_sync():
             if self._busy:
                 raise RuntimeError("Another model cannot be chosen while the training is under way. Stop it first.")
@@ -493,16 +497,6 @@ class TrainingPanel(WithSettings, Panel):
 
     def _picture(self, format: str) -> bytes:
         return self.monitor._picture(format)
-
-
-def _model_class(model: str | type[Model]) -> type[Model]:
-    from .. import models
-
-    if not isinstance(model, str):
-        return model
-    if model not in models.__all__:
-        raise ValueError(f"There is no model '{model}'.{did_you_mean(model, models.__all__)}")
-    return getattr(models, model)
 
 
 def _checked(adata: object) -> AnnData | None:

@@ -11,6 +11,7 @@ _HOMES = {
     "utils": "scarches_widgets.utils",
     "widgets": "scarches_widgets.widgets",
     "datasets": "scarches_widgets.datasets",
+    "bridges": "scarches_widgets.bridges",
     "napari": "scarches_widgets.bridges.napari_viewer",
     "read": "scarches_widgets.data.read:read",
     "validate": "scarches_widgets.data.validate:validate",

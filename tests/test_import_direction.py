@@ -76,3 +76,8 @@ def test_every_public_name_can_be_reached():
         assert getattr(scarches_widgets, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'modles'"):
         scarches_widgets.modles  # noqa: B018
+
+
+def test_bridges_are_reached_by_name_alone():
+    code = "import scarches_widgets as sca; sca.bridges.sweeps.Sweep, sca.bridges.dask_executor.DaskExecutor"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -127,7 +127,7 @@ OPTIONS = {
     "n_clusters": Words("Number of clusters", "Of k-means."),
     "seed": Words("Seed", "The same seed gives the same model."),
     "threads": Words("CPU threads", "Small models are fastest with one."),
-    "processes": Words("Processes", "That train together on this machine (torchrun), each with its own memory."),
+    "processes": Words("Processes", "That train together on this machine, each with its own memory."),
     # early stopping
     "metric": Words("Watched loss"),
     "mode": Words("Better is"),

@@ -4,7 +4,7 @@ import {
 } from "./js/common.js";
 import { codeDetails } from "./js/actions.js";
 import { readable } from "./js/bokeh_figure.js";
-import { asCsv, moveCursor, rowOf } from "./js/history.js";
+import { asCsv, choicesOf, moveCursor, rowOf } from "./js/history.js";
 import { chartOf } from "./js/loss_chart.js";
 import { storeOf } from "./js/loss_store.js";
 import { showRemarks } from "./js/remarks.js";
@@ -97,7 +97,7 @@ function partsOf(model, store, choose, isDark, signal) {
 
   function show() {
     const several = store.n > 1;
-    const every = new Map(model.get("series").map((one) => [one.term, one]));
+    const choices = choicesOf(model.get("series"));
     runs.hidden = !several;
     runs.replaceChildren();
     standings.clear();
@@ -110,15 +110,16 @@ function partsOf(model, store, choose, isDark, signal) {
     }
     const shown = model.get("shown_terms");
     terms.replaceChildren();
-    terms.hidden = !every.size;
-    if (every.size) terms.append(element("legend", { class: "scaw-quiet" }, "Curves"));
-    for (const [term, one] of every) {
-      const box = element("input", { type: several ? "radio" : "checkbox", value: term, name });
-      box.checked = several ? shown[0] === term : shown.includes(term);
-      terms.append(element("label", {}, box, several ? null : stroke(readable(one.colour, isDark())), termIn(one.label)));
+    terms.hidden = !choices.length;
+    if (choices.length) terms.append(element("legend", { class: "scaw-quiet" }, "Curves"));
+    for (const { terms: same, curves } of choices) {
+      const box = element("input", { type: several ? "radio" : "checkbox", value: same[0], name });
+      box.checked = same.some((term) => (several ? shown[0] === term : shown.includes(term)));
+      const labels = new Set(curves.filter((one) => same.includes(one.term)).map((one) => termIn(one.label)));
+      terms.append(element("label", {}, box, several ? null : stroke(readable(curves[0].colour, isDark())), [...labels].join(" / ")));
     }
     const marks = several ? "" : ", dotted: best epoch, shaded: warm-up of the KL term";
-    if (every.size) terms.append(element("span", { class: "scaw-hint" }, `solid: training, dashed: held out${marks}`));
+    if (choices.length) terms.append(element("span", { class: "scaw-hint" }, `solid: training, dashed: held out${marks}`));
     tell();
   }
 

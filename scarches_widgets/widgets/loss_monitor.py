@@ -22,7 +22,7 @@ from .base import ENDED, HERE, Publisher, View, in_a_cell, inlined
 from .bokeh_bridge import ensure_loader, figure_item
 from .loss_sources import run_of
 from .loss_sweep import follow_trials
-from .loss_tracks import COLOURS, Track, curves_figure, in_words, lines_of, plotting, unit_of
+from .loss_tracks import COLOURS, Track, curves_figure, in_words, lines_of, plotting, series_of, unit_of
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -101,7 +101,7 @@ class LossMonitor(View):
     script = traitlets.Unicode().tag(sync=True)  # what code() returns
     log_scale = traitlets.Bool(False).tag(sync=True)
     smoothing = traitlets.Float(0.0, min=0.0, max=MOST_SMOOTHING).tag(sync=True)
-    shown_terms = traitlets.List(traitlets.Unicode()).tag(sync=True)  # of several runs only the first one is drawn
+    shown_terms = traitlets.List(traitlets.Unicode()).tag(sync=True)  # of several runs only the first one counts
     hidden_runs = traitlets.List(traitlets.Unicode()).tag(sync=True)
     speed = traitlets.Float(None, allow_none=True).tag(sync=True)  # of a replay; 0: all at once
 
@@ -361,7 +361,7 @@ class LossMonitor(View):
         """Bring chart and state up to date; the page keeps its chart if the curves are those that it has."""
         self._collect()
         drawn = [track for track in self._tracks if track.rows]
-        series = [one for track in drawn for one in track.series(alone=len(self._tracks) == 1)]
+        series = series_of(drawn, alone=len(self._tracks) == 1)
         runs = [{"key": track.key, "name": track.name, "colour": track.colour} for track in self._tracks]
         if not (only_if_changed and not drawn) and (series, runs) != (self.series, self.runs):
             with self.hold_sync():
@@ -481,10 +481,12 @@ class LossMonitor(View):
 
     def code(self) -> str:
         """Python for the same curves without a screen."""
-        keys = list(dict.fromkeys(one["key"] for one in self._drawn()))
-        names = [track.name for track in self._tracks if track.key not in self.hidden_runs]
-        several = names if len(self._tracks) > 1 else None
-        return plotting("model" if self._of_model else "monitor", keys, several, self.smoothing, self.log_scale)
+        names = {track.key: track.name for track in self._tracks}
+        columns: dict[str, list[str]] = {}
+        for one in self._drawn():
+            columns.setdefault(names[one["run"]], []).append(one["key"])
+        of = "model" if self._of_model else "monitor"
+        return plotting(of, columns, len(names) > 1, self.smoothing, self.log_scale)
 
     def _show_script(self, change: Any = None) -> None:
         self.script = self.code()
@@ -492,7 +494,8 @@ class LossMonitor(View):
     def _drawn(self) -> list[dict[str, str]]:
         """The series that are seen now."""
         terms = self.shown_terms[:1] if len(self._tracks) > 1 else self.shown_terms
-        return [one for one in self.series if one["term"] in terms and one["run"] not in self.hidden_runs]
+        seen = [one for one in self.series if one["run"] not in self.hidden_runs]
+        return [one for one in seen if not set(terms).isdisjoint(one["seen_by"])]
 
     def _summary(self) -> str:
         if self.run is None or not self.run.epochs:

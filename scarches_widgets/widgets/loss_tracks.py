@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,9 +98,14 @@ class Track:
         """By which the run's epochs are compared."""
         return main_term(self.run.epochs[0]) if self.rows else "unweighted_loss"
 
-    def series(self, alone: bool) -> list[dict[str, str]]:
-        """How its curves are called and coloured: by term if the run is drawn alone, else by run."""
+    def series(self, alone: bool, mains: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """How its curves are called and coloured: by term if the run is drawn alone, else by run.
+
+        Each is seen by the choice of its term. `mains` are the main terms of all runs: the choice of one that this run
+        has not (others' loss may be called "loss", our models' is "unweighted_loss") shows its own main term.
+        """
         terms = list(dict.fromkeys(term for _, term in self.columns))
+        foreign = [term for term in mains if term not in terms]
         colour = {term: COLOURS[i % len(COLOURS)] if alone else self.colour for i, term in enumerate(terms)}
         return [
             {
@@ -108,6 +113,7 @@ class Track:
                 "key": f"{part}_{term}",
                 "label": f"{in_words(term)}, {PARTS[part]}",
                 "term": term,
+                "seen_by": [term, *(foreign if term == self.term else [])],
                 "part": part,
                 "colour": colour[term],
             }
@@ -164,6 +170,12 @@ class Track:
         }
 
 
+def series_of(tracks: Sequence[Track], alone: bool) -> list[dict[str, Any]]:
+    """How the curves of these runs are called and coloured, and by the choice of which terms each is seen."""
+    mains = list(dict.fromkeys(track.term for track in tracks))
+    return [one for track in tracks for one in track.series(alone, mains)]
+
+
 def in_words(term: str) -> str:
     return IN_WORDS.get(term, term.replace("_", " "))
 
@@ -185,18 +197,20 @@ def lines_of(tracks: Sequence[Track], drawn: Iterable[dict[str, str]], smoothing
     return lines
 
 
-def plotting(variable: str, keys: Sequence[str], names: Sequence[str] | None, smoothing: float, log: bool) -> str:
-    """Python that draws these columns of a history; with `names`, of these runs of a monitor."""
-    columns = f"[{', '.join(map(as_python, keys))}]"
-    chosen = f"[{columns}]" if keys else ".filter(like='loss')"  # before there are curves
+def plotting(variable: str, columns: Mapping[str, Sequence[str]], several: bool, smoothing: float, log: bool) -> str:
+    """Python that draws columns of a history, given as run → columns; with `several`, of these runs of a monitor."""
     smooth = f".ewm(alpha={1 - smoothing:.3g}).mean()" if smoothing else ""
     plot = f"{smooth}.plot({'logy=True' if log else ''})"
-    if names is None:
-        return f"{variable}.history{chosen}{plot}\n"
+    lists = {name: f"[{', '.join(map(as_python, keys))}]" for name, keys in columns.items()}
+    if not columns:  # before there are curves
+        return f"{variable}.history.filter(like='loss'){plot}\n"
+    if not several:
+        return f"{variable}.history[{next(iter(lists.values()))}]{plot}\n"
+    lines = "".join(f"    {as_python(name)}: {keys},\n" for name, keys in lists.items())
     return (
         "import pandas as pd\n\n"
-        f"names = [{', '.join(map(as_python, names))}]\n"
-        f"histories = {{name: monitor.histories[name].reindex(columns={columns}) for name in names}}\n"
+        f"columns = {{\n{lines}}}\n"
+        "histories = {name: monitor.histories[name][keys] for name, keys in columns.items()}\n"
         f"pd.concat(histories, axis=1){plot}\n"
     )
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { asCsv, axisEnd, History, moveCursor, rowOf, smoothed, toColumns } from "../../scarches_widgets/widgets/js/history.js";
+import { asCsv, axisEnd, choicesOf, History, moveCursor, rowOf, smoothed, toColumns } from "../../scarches_widgets/widgets/js/history.js";
 
 const rows = (...values) => new Float32Array(values.flat()).buffer;
 const row = (epoch, train, val) => [epoch, 0.5, 1, train, val];
@@ -72,6 +72,15 @@ test("smoothing is the mean that pandas' ewm(alpha=1 - weight) gives, and passes
   assert.equal(second, 2); // (1 + 0.5 * 4) / 1.5
   assert.ok(Math.abs(third - (7 + 0.5 + 1) / 1.75) < 1e-12);
   assert.deepEqual(smoothed([4, NaN, 4], 0.9), [4, NaN, 4]);
+});
+
+test("terms by which the same curves are seen are one choice", () => {
+  const of = (run, term, ...others) => ({ run, key: `train_${term}`, term, seen_by: [term, ...others] });
+  const series = [of("0", "all", "loss"), of("0", "kl"), of("1", "loss", "all"), of("1", "kl")];
+  assert.deepEqual(choicesOf(series).map((one) => [one.terms, one.curves]), [
+    [["all", "loss"], [series[0], series[2]]],
+    [["kl"], [series[1], series[3]]],
+  ]);
 });
 
 test("a row is found by its epoch, wherever it stands", () => {

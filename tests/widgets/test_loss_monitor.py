@@ -288,6 +288,28 @@ def test_the_code_draws_what_the_page_shows(several, monkeypatch):
         assert list(drawn[1][0].columns.get_level_values(0).unique()) == ['an "other"']
 
 
+def test_runs_whose_losses_have_other_names_are_drawn_each_by_its_main_term(monkeypatch):
+    frames = []
+    monkeypatch.setattr(pd.DataFrame, "plot", lambda frame, **options: frames.append(frame))
+    theirs = pd.DataFrame({"train_elbo": [3.0, 2.0], "val_elbo": [4.0, 3.0], "kl_latent_train": [1.0, 1.0]})
+    monitor = LossMonitor(trained(5), compare={"theirs": theirs}, name="ours")
+    drawn = {
+        "unweighted_loss": {
+            "ours": ["train_unweighted_loss", "val_unweighted_loss"],
+            "theirs": ["train_elbo", "val_elbo"],
+        },
+        "kl_latent": {"ours": ["train_kl_latent", "val_kl_latent"], "theirs": ["train_kl_latent"]},
+        "reconstruction": {"ours": ["train_reconstruction", "val_reconstruction"]},
+    }
+    assert monitor.shown_terms == ["unweighted_loss"]
+    for term, columns in (drawn | {"elbo": drawn["unweighted_loss"]}).items():
+        monitor.set_state({"shown_terms": [term]})
+        exec(monitor.code(), {"monitor": monitor})
+        assert list(frames[-1]) == [(name, key) for name, keys in columns.items() for key in keys]
+    monitor.set_state({"shown_terms": ["elbo"], "hidden_runs": ["0"]})
+    assert "theirs, held out" in monitor.snapshot("svg").data and "ours" not in monitor.snapshot("svg").data
+
+
 def test_what_a_page_would_not_send_is_not_taken():
     monitor = LossMonitor(trained())
     before = monitor.smoothing, monitor.log_scale, monitor.shown_terms, monitor.speed

@@ -90,6 +90,18 @@ export function asCsv(runs) {
   return lines.join("\n") + "\n";
 }
 
+/** Of which terms curves can be shown; terms that show the same curves are one choice: [{ terms, curves }, …]. */
+export function choicesOf(series) {
+  const choices = new Map();
+  for (const term of new Set(series.map((one) => one.term))) {
+    const curves = series.filter((one) => one.seen_by.includes(term));
+    const same = JSON.stringify(curves.map((one) => [one.run, one.key]));
+    if (choices.has(same)) choices.get(same).terms.push(term);
+    else choices.set(same, { terms: [term], curves });
+  }
+  return [...choices.values()];
+}
+
 /** The row of an epoch; null if the run has none. Epochs ascend, and mostly each is its own row. */
 export function rowOf(history, epoch) {
   const { epoch: epochs } = history.columns;

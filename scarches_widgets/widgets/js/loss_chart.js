@@ -40,9 +40,8 @@ export function chartOf(model, store, host, signal) {
   }
 
   const isSeen = (one) => {
-    const terms = model.get("shown_terms");
-    const isShown = store.n > 1 ? terms[0] === one.term : terms.includes(one.term);
-    return isShown && !model.get("hidden_runs").includes(one.run);
+    const terms = store.n > 1 ? model.get("shown_terms").slice(0, 1) : model.get("shown_terms");
+    return one.seen_by.some((term) => terms.includes(term)) && !model.get("hidden_runs").includes(one.run);
   };
   const seen = () => model.get("series").filter(isSeen);
   const line = (kind, one) => figure.named(`${kind}:${one.run}:${one.key}`);

@@ -31,7 +31,7 @@ what you want to keep. The limits above are the container's: beyond its memory t
 DEMO = {"n_obs": 4000, "n_vars": 600, "n_batches": 4, "n_types": 8}
 JOB_OPTIONS = (
     "query", "query_batches", "reference_batches", "model", "batch_key", "tree_key", "layer", "seed", "config", "train",
-    "query_train", "surgery", "workers", "chunk_size",
+    "query_train", "surgery", "workers", "chunk_size", "search",
 )  # fmt: skip
 TISSUE_DEMO = {"n_obs": 2000, "n_vars": 80, "n_sections": 2}
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         options.run(options)
-    except (ValueError, TypeError, OSError, RuntimeError, ArithmeticError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, ImportError) as error:
         if options.json:
             print(json.dumps({"event": "Failed", "error": str(error)}), flush=True)
         print(f"scarches-widgets: {error}", file=sys.stderr)
@@ -269,6 +269,7 @@ def _parser() -> argparse.ArgumentParser:
         child.add_argument("--query-batches", nargs="+", metavar="BATCH", help="batches that are the query")
         child.add_argument("--reference-batches", nargs="+", metavar="BATCH", help="batches that are the reference")
         child.add_argument("--saved-model", help="folder of a saved reference model, instead of training one")
+        child.add_argument("--search", help="how --source finds neighbours: exact (default), or faiss (extra [faiss])")
         child.add_argument("--n-neighbors", type=int, help="reference cells that vote on a label (default: 50)")
         child.add_argument(
             "--threshold", type=float, help="label cells of larger uncertainty Unknown (default: 1, none)"
@@ -290,10 +291,10 @@ def _job(job_class: type, options: argparse.Namespace):
         name for name in JOB_OPTIONS if getattr(options, name, None) is not None and name not in field_names(job_class)
     ]
     if beyond:
-        raise ValueError(
-            f"{listed(['--' + name.replace('_', '-') for name in beyond])} has no effect here: with --source, a saved "
-            "model maps files as it is. Leave it out."
-        )
+        why = "with --source, a saved model maps files as it is. Leave it out."
+        if "source" not in given:
+            why = "it is about files that are mapped in chunks. Name them: --source FILE, --saved-model FOLDER."
+        raise ValueError(f"{listed(['--' + name.replace('_', '-') for name in beyond])} has no effect here: {why}")
     for name in field_names(job_class):
         value = getattr(options, name, None)
         if isinstance(value, list) and name in ("config", "train", "query_train", "surgery"):

@@ -29,14 +29,15 @@ from ..models.base import Model
 from ..models.checkpoint import KIND, VERSION
 from ..training.limits import peak_memory
 from ..training.run import cpu_threads
-from .transfer import UNKNOWN, KNNReference, elected, finite
+from .reference_index import read_index
+from .transfer import UNKNOWN, elected, finite
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+CHUNK = 50 * 1024  # cells; a multiple of the minibatch
 MINIBATCH = 256  # cells at a time; chunks are multiples of it, so that no cell's neighbours in it depend on their size
 LATENT = "latent_{}"  # column of a part
-COORDINATES, CODES = "coordinates.npy", "codes.npy"
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -55,6 +56,7 @@ class ChunkTask:
     reference_digest: str | None
     labels: dict[str, list[str]]  # per label key the names
     n_neighbors: int
+    n_probed: int | None  # lists of faiss that are looked through; None: the search is exact
     threshold: float
 
     @property
@@ -170,32 +172,11 @@ def _model(folder: str, digest: str) -> Model:
     return load_model(folder)
 
 
-@lru_cache(maxsize=1)
-def _index(folder: str, digest: str, n_neighbors: int) -> tuple[KNNReference, list[np.ndarray]]:
-    """The reference, and each label key's codes."""
-    from scipy.spatial import cKDTree
-
-    found = reference_digest(folder)
-    if found != digest:
-        raise DamagedFile(f"The reference in '{folder}' is damaged. Delete the folder, and map again.")
-    coordinates, codes = np.load(Path(folder, COORDINATES)), np.load(Path(folder, CODES))
-    reference = KNNReference(pd.RangeIndex(len(coordinates)), "latent", n_neighbors, cKDTree(coordinates))
-    return reference, list(codes)
-
-
-def reference_digest(folder: str | os.PathLike) -> str:
-    """SHA-256 of an index's arrays."""
-    digest = hashlib.sha256()
-    for name in (COORDINATES, CODES):
-        digest.update(Path(folder, name).read_bytes())
-    return digest.hexdigest()
-
-
 def _labels(task: ChunkTask, z: np.ndarray) -> dict[str, object]:
     """Per label key its column and that of its uncertainty."""
     if task.reference is None:
         return {}
-    reference, codes = _index(task.reference, task.reference_digest, task.n_neighbors)
+    reference, codes = read_index(task.reference, task.reference_digest, task.n_neighbors, task.n_probed)
     names = {key: np.array(labels, dtype=object) for key, labels in task.labels.items()}
     winners, uncertainties = elected(reference, dict(zip(names, zip(names.values(), codes))), z, threads=1)
     columns = {}

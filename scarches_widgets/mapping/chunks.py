@@ -2,7 +2,7 @@
 
     out/plan.json           what is mapped onto what: files, model, reference, options, chunks
     out/model/              the model, if it was given as an object
-    out/reference/          the reference's latents and labels, in the order of the cells' names
+    out/reference/          the reference's latents and labels, as all processes read them (`reference_index`)
     out/cells/part-….parquet    results, a part per chunk; together one table: pd.read_parquet(out / "cells")
     out/notes/part-….json   of each part: its cells, SHA-256, seconds, warnings
 
@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import logging
 import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,93 +36,20 @@ from ..data.names import DataError, listed
 from ..data.slices import FileCells
 from ..models.base import Model
 from . import chunk
-from .chunk import MINIBATCH, ChunkReport, ChunkTask
+from .chunk import CHUNK, MINIBATCH, ChunkReport, ChunkTask
 from .executors import Executor, executor_of
+from .mapped_files import MappedFiles
+from .neighbors import N_MEASURED, FaissSearch, Recall, check_search, faiss_version, tuned
+from .reference_index import write_index
 from .transfer import reference_labels, weighted_knn_trainer
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 logger = logging.getLogger(__name__)
-CHUNK = 50 * 1024  # cells; a multiple of the minibatch
 PLAN, FORMAT = "plan.json", 1
 PROBED = 512  # cells that are embedded before anything long begins
 Source = str | os.PathLike
-
-
-@dataclass(frozen=True)
-class MappedFiles:
-    """Results of `map_query`, on disk.
-
-    Attributes
-    ----------
-    out
-        The folder.
-    report
-        One row per chunk: `source`, `start` and `stop` (its cells), `seconds`, `peak_memory` of its process in bytes,
-        `was_there` (from an earlier run).
-    """
-
-    out: Path
-    report: pd.DataFrame
-
-    @property
-    def n_cells(self) -> int:
-        return int((self.report["stop"] - self.report["start"]).sum())
-
-    def labels(self) -> pd.DataFrame:
-        """Per label key the transferred label, and `…_uncertainty`, 0 to 1 (0 = all neighbours agree); cells × these.
-        In memory: some 20 bytes per cell and label, and the cells' names."""
-        columns = [name for name in self._schema.names if not self._is_latent(name)]
-        return pd.read_parquet(self.out / "cells", columns=columns).set_index("cell")
-
-    def latent(self) -> np.ndarray:
-        """Posterior means, float32 (cells, n_latent), in the order of the files' cells. In memory."""
-        columns = [name for name in self._schema.names if self._is_latent(name)]
-        return pd.read_parquet(self.out / "cells", columns=columns).to_numpy(dtype=np.float32)
-
-    def tables(self) -> Iterator[pd.DataFrame]:
-        """All results, a chunk at a time."""
-        for path in sorted((self.out / "cells").glob("part-*.parquet")):
-            yield pd.read_parquet(path).set_index("cell")
-
-    def write_zarr(self, path: str | os.PathLike) -> Path:
-        """Write labels as `obs` and latents as `obsm["X_mapped"]` to a folder that `anndata.read_zarr` reads; the
-        latents a chunk at a time.
-
-        Raises
-        ------
-        FileExistsError
-            If `path` exists.
-        """
-        import anndata
-        import zarr
-
-        path = Path(path).expanduser()
-        if path.exists():
-            raise FileExistsError(f"'{path}' exists. Choose another name, or delete it.")
-        anndata.AnnData(obs=self.labels()).write_zarr(path)
-        n_latent = sum(map(self._is_latent, self._schema.names))
-        group = zarr.open_group(path, mode="r+", use_consolidated=False)["obsm"]
-        shape = {"shape": (self.n_cells, n_latent), "chunks": (CHUNK, n_latent), "dtype": "float32"}
-        latent, start = group.create_array("X_mapped", **shape), 0
-        latent.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-        for table in self.tables():
-            rows = table[[name for name in table if self._is_latent(name)]].to_numpy()
-            latent[start : start + len(rows)] = rows
-            start += len(rows)
-        zarr.consolidate_metadata(path)
-        return path
-
-    @property
-    def _schema(self) -> Any:
-        import pyarrow.parquet
-
-        return pyarrow.parquet.read_schema(next(iter(sorted((self.out / "cells").glob("part-*.parquet")))))
-
-    @staticmethod
-    def _is_latent(name: str) -> bool:
-        return name.removeprefix(chunk.LATENT.format("")).isdigit()
 
 
 @dataclass(frozen=True)
@@ -181,6 +108,7 @@ def map_query(
     reference: AnnData | Source | None = None,
     labels_key: str | Sequence[str] | None = None,
     n_neighbors: int = 50,
+    search: str = "exact",
     threshold: float = 1.0,
     chunk_size: int = CHUNK,
     overwrite: bool = False,
@@ -205,7 +133,13 @@ def map_query(
         Cells with labels: an AnnData, or its file; None: the model's own cells. Needed with `labels_key`.
     labels_key
         Columns of the reference's `obs` to transfer; None: embed only.
-    n_neighbors, threshold
+    n_neighbors
+        How many reference cells vote on a query cell.
+    search
+        How they are found: "exact", or "faiss" (extra `[faiss]`): nearly all of them, several times faster in a large
+        reference. What share it finds is measured on 200 of the query's cells, and more is looked through until that
+        is 0.999; see `recall` of the result.
+    threshold
         As in `weighted_knn_transfer`.
     chunk_size
         Cells at a time; rounded up to a multiple of 256.
@@ -226,6 +160,8 @@ def map_query(
         Chunks could not be computed; it names their cells. All others are written.
     FileExistsError
         `out` holds another mapping, or other files.
+    ImportError
+        faiss is to search, and is not installed.
     OSError
         The results would not fit on the disk, by what the first cells take.
     RuntimeError
@@ -246,6 +182,7 @@ def map_query(
     executor = executor_of(executor)
     files = _files(source)
     keys = [labels_key] if isinstance(labels_key, str) else list(labels_key or ())
+    check_search(search)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is an uncertainty, from 0 to 1, not {threshold!r}.")
     if chunk_size < 1:
@@ -257,7 +194,8 @@ def map_query(
         _begin(out)
         folder, fitted = _saved(model, out)
         n_cells = [_probed(file, fitted) for file in files]
-        index = _index(reference, fitted, keys, n_neighbors, out)
+        some = partial(_some_latents, files, n_cells, fitted) if search == "faiss" else None
+        index, recall = _index(reference, fitted, keys, n_neighbors, out, some)
         plan = {
             "format": FORMAT,
             "sources": [_fingerprint(file) | {"n_cells": n} for file, n in zip(files, n_cells)],
@@ -268,7 +206,7 @@ def map_query(
         }
         _agree(out, plan, overwrite)
         tasks = list(_tasks(out, folder, plan))
-        return MappedFiles(out, _computed(tasks, executor, progress))
+        return MappedFiles(out, _computed(tasks, executor, progress), recall)
 
 
 def _files(source: Source | Sequence[Source]) -> list[Path]:
@@ -314,20 +252,23 @@ def _probed(file: Path, model: Model) -> int:
     with FileCells(file, model.schema.layer, chunk.beside(model)) as cells:
         if cells.n_cells == 0:
             raise DataError(f"'{file}' has no cells.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the chunks tell, with their cells
-            chunk.encoded(model, cells.read(0, PROBED))
+        _quietly_encoded(model, cells.read(0, PROBED))
         return cells.n_cells
 
 
 def _index(
-    reference: AnnData | Source | None, model: Model, keys: list[str], n_neighbors: int, out: Path
-) -> dict[str, Any]:
-    """Embed the reference and write its index; what the plan says of it."""
+    reference: AnnData | Source | None,
+    model: Model,
+    keys: list[str],
+    n_neighbors: int,
+    out: Path,
+    some_latents: Callable[[], np.ndarray] | None,
+) -> tuple[dict[str, Any], Recall | None]:
+    """Embed the reference and write its index; what the plan says of it. For faiss, latents of the query to tune by."""
     if not keys:
         if reference is not None:
             raise TypeError("A reference is given, but not which of its labels to transfer: name them in labels_key.")
-        return {"reference": None, "labels": {}, "n_neighbors": n_neighbors}
+        return {"reference": None, "labels": {}, "n_neighbors": n_neighbors, "search": None}, None
     reference = model.adata if reference is None else reference
     if reference is None:
         raise TypeError(f"Whose {listed(keys)} are to be transferred? Give the reference's cells: reference=….")
@@ -336,18 +277,38 @@ def _index(
 
     knn = weighted_knn_trainer(AnnData(obs=obs, obsm={"latent": z}), "latent", n_neighbors)
     labels = reference_labels(knn, obs, keys)
-    folder = out / "reference"
-    folder.mkdir(exist_ok=True)
-    codes = np.stack([codes for _, codes in labels.values()])
-    for name, array in ((chunk.COORDINATES, knn.coordinates), (chunk.CODES, codes)):
-        buffer = io.BytesIO()
-        np.save(buffer, array)
-        write_file(folder / name, buffer.getvalue())
-    return {
-        "reference": chunk.reference_digest(folder),
+    searched, recall = {"by": "exact"}, None
+    if some_latents is not None:
+        exact, fast = knn.search, FaissSearch(knn.coordinates.astype(np.float32))
+        recall = tuned(fast, exact, some_latents(), knn.n_neighbors)
+        logger.info("%s", recall)
+        searched = {"by": f"faiss {faiss_version()}", **asdict(recall)}
+        knn = replace(knn, search=fast)
+    told = {
+        "reference": write_index(out / "reference", knn, [codes for _, codes in labels.values()]),
         "labels": {key: names.tolist() for key, (names, _) in labels.items()},
         "n_neighbors": knn.n_neighbors,
+        "search": searched,
     }
+    return told, recall
+
+
+def _some_latents(files: list[Path], n_cells: list[int], model: Model) -> np.ndarray:
+    """Of some of the query's cells, from all over its files."""
+    starts = np.arange(0, sum(n_cells), max(10, sum(n_cells) // (N_MEASURED // 10)))[: N_MEASURED // 10]
+    latents, before = [], 0
+    for file, n in zip(files, n_cells):
+        with FileCells(file, model.schema.layer, chunk.beside(model)) as cells:
+            for start in starts[(starts >= before) & (starts < before + n)] - before:
+                latents.append(_quietly_encoded(model, cells.read(start, start + 10)))
+        before += n
+    return np.concatenate(latents)
+
+
+def _quietly_encoded(model: Model, cells: AnnData) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the chunks tell, with their cells
+        return chunk.encoded(model, cells)
 
 
 def _embedded(reference: AnnData | Source, model: Model, keys: Iterable[str]) -> tuple[pd.DataFrame, np.ndarray]:
@@ -410,6 +371,7 @@ def _tasks(out: Path, folder: Path, plan: dict[str, Any]) -> Iterator[ChunkTask]
                 reference_digest=plan["reference"],
                 labels=plan["labels"],
                 n_neighbors=plan["n_neighbors"],
+                n_probed=(plan["search"] or {}).get("n_probed"),
                 threshold=plan["threshold"],
             )
             number += 1

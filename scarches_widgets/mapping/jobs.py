@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -17,8 +17,11 @@ from ..data.names import DataError, did_you_mean, listed
 from ..data.read import read
 from ..data.schema import as_text
 from ..models.base import Model
-from .chunks import CHUNK, MappedFiles, map_query
+from .chunk import CHUNK
+from .chunks import map_query
 from .journey import Mapped, map_onto
+from .mapped_files import MappedFiles
+from .neighbors import SEARCHES
 from .report import write_report
 
 if TYPE_CHECKING:
@@ -94,6 +97,7 @@ class MapFilesJob:
     reference: Path | None = None  # of the cells whose labels are transferred
     labels_key: list[str] = field(default_factory=list)
     n_neighbors: Annotated[int, Field(ge=1)] = 50
+    search: Literal[SEARCHES] = "exact"  # for neighbours
     threshold: Annotated[float, Field(ge=0, le=1)] = 1.0
     chunk_size: Annotated[int, Field(ge=1)] = CHUNK  # cells
     workers: Annotated[int, Field(ge=1)] = 1  # processes of this machine
@@ -110,6 +114,7 @@ def run_map_files_job(job: MapFilesJob, tell: Tell, progress: bool = True) -> Ma
         reference=job.reference,
         labels_key=job.labels_key,
         n_neighbors=job.n_neighbors,
+        search=job.search,
         threshold=job.threshold,
         chunk_size=job.chunk_size,
         overwrite=job.overwrite,
@@ -118,10 +123,8 @@ def run_map_files_job(job: MapFilesJob, tell: Tell, progress: bool = True) -> Ma
     for chunk in json.loads(mapped.report.to_json(orient="records")):
         tell("ChunkMapped", chunk)
     n_there = int(mapped.report["was_there"].sum())
-    tell(
-        "FilesMapped",
-        {"cells": mapped.n_cells, "folder": str(job.out), "chunks": len(mapped.report), "was_there": n_there},
-    )
+    told = {"cells": mapped.n_cells, "folder": str(job.out), "chunks": len(mapped.report), "was_there": n_there}
+    tell("FilesMapped", told | ({} if mapped.recall is None else {"search": asdict(mapped.recall)}))
     return mapped
 
 

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from scipy.spatial import cKDTree
 
 from ..data.names import DataError, did_you_mean, listed
 from ..training.limits import usable_cpus
+from .neighbors import ExactSearch, NeighborSearch
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -44,12 +44,12 @@ class KNNReference:
     obs_names: pd.Index
     embedding: str  # "X" or a key of obsm
     n_neighbors: int
-    tree: cKDTree = field(repr=False)
+    search: NeighborSearch = field(repr=False)
 
     @property
     def coordinates(self) -> np.ndarray:
-        """Float64, (cells, dimensions), in the order of `obs_names`."""
-        return np.asarray(self.tree.data)
+        """(cells, dimensions), in the order of `obs_names`."""
+        return self.search.coordinates
 
 
 def weighted_knn_trainer(train_adata: AnnData, train_adata_emb: str, n_neighbors: int = 50) -> KNNReference:
@@ -91,7 +91,8 @@ def weighted_knn_trainer(train_adata: AnnData, train_adata_emb: str, n_neighbors
             stacklevel=2,
         )
     order = np.argsort(names.to_numpy(), kind="stable")
-    return KNNReference(names[order], train_adata_emb, min(int(n_neighbors), len(names)), cKDTree(coordinates[order]))
+    search = ExactSearch(coordinates[order])
+    return KNNReference(names[order], train_adata_emb, min(int(n_neighbors), len(names)), search)
 
 
 def weighted_knn_transfer(
@@ -257,10 +258,9 @@ def _neighborhoods(
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Chunk by chunk: which cells, their neighbours' rows in the reference, these neighbours' weights."""
     step = max(1, VOTES_AT_ONCE // max(reference.n_neighbors, n_labels))
-    ranks = np.arange(1, reference.n_neighbors + 1)  # a list of ranks keeps the axis of neighbours even for one
     for start in range(0, len(query_z), step):
         cells = slice(start, start + step)
-        distances, neighbors = reference.tree.query(query_z[cells], k=ranks, workers=threads or usable_cpus())
+        distances, neighbors = reference.search.nearest(query_z[cells], reference.n_neighbors, threads or usable_cpus())
         yield cells, neighbors, kernel_weights(distances)
 
 
@@ -289,10 +289,11 @@ def _coordinates(adata: AnnData, key: str, role: str) -> np.ndarray:
 def _query_coordinates(query_adata: AnnData, key: str | None, reference: KNNReference) -> np.ndarray:
     key = reference.embedding if key is None else key
     query_z = _coordinates(query_adata, key, "query")
-    if query_z.shape[1] != reference.tree.m:
+    n_dimensions = reference.coordinates.shape[1]
+    if query_z.shape[1] != n_dimensions:
         raise DataError(
             f"The query's '{key}' has {query_z.shape[1]} dimensions, but the reference's '{reference.embedding}' has "
-            f"{reference.tree.m}, so no distances can be taken. Embed both with the same model."
+            f"{n_dimensions}, so no distances can be taken. Embed both with the same model."
         )
     return query_z
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import anndata as ad
 import numpy as np
@@ -130,6 +131,23 @@ def test_results_that_would_not_fit_on_the_disk_are_refused_before_anything_is_c
     assert map_with(4 * size).n_cells == 1500
 
 
+def test_faiss_gives_nearly_the_same_says_how_nearly_and_again_the_same_bytes(folder, tmp_path):
+    out, exact = tmp_path / "out", mapped_into(folder / "mapped", folder)
+    mapped = mapped_into(out, folder, search="faiss")
+    recall, before = mapped.recall, parts(out)
+    assert exact.recall is None and recall.n_measured == 200 and recall.recall >= 0.999
+    for key in LABELS:
+        assert (mapped.labels()[key] == exact.labels()[key]).mean() > 0.995
+    plan = json.loads((out / "plan.json").read_bytes())["search"]
+    assert {name: plan[name] for name in asdict(recall)} == asdict(recall)
+    sorted((out / "cells").iterdir())[2].unlink()
+    again = mapped_into(out, folder, search="faiss")
+    assert list(np.flatnonzero(~again.report["was_there"])) == [2]
+    assert again.recall == recall and parts(out) == before
+    with pytest.raises(FileExistsError, match="its reference, search differ"):
+        mapped_into(out, folder)
+
+
 def test_another_mapping_is_not_mixed_in(folder, tmp_path):
     out = tmp_path / "out"
     mapped_into(out, folder)
@@ -198,6 +216,9 @@ def test_the_shell_maps_files_and_goes_on_where_it_stopped(folder, tmp_path, cap
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events] == ["ChunkMapped"] * 6 + ["FilesMapped"]
     assert events[-1]["was_there"] == 6
+    assert main(["map", str(job), "--out", str(tmp_path / "nearly"), "--search", "faiss", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["search"]["recall"] >= 0.999
+    assert re.search(r"faiss finds (99\.9|100\.0)\d % of the nearest cells \(measured on 200 cells", caplog.text)
     assert main(["map", str(job), "--batch-key", "batch"]) == 2
     assert "--batch-key has no effect here" in capsys.readouterr().err
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 FLOOR = 420e6  # bytes of a process that has imported torch, anndata and scikit-learn (measured)
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 NO_LIMIT = 2**60  # what cgroup v1 writes for "none" is beyond this
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may keep busy: its affinity, less what a cgroup quota takes away."""
+    """CPUs that this process may keep busy: its affinity, less what the quota of any cgroup around it takes away."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(affinity, round(_cgroup_cpus() or affinity)))
 
 
 def memory_limit() -> int:
-    """Bytes that this process may use: the least of the machine's memory, the cgroup's and the hub's limit."""
+    """Bytes that this process may use: the least of the machine's memory, of what its cgroup and those around it may
+    use, and of the hub's limit."""
     import psutil
 
     limits = [psutil.virtual_memory().total]
-    limits += [_number(CGROUP / "memory.max"), _number(CGROUP / "memory" / "memory.limit_in_bytes")]
+    for folder in _cgroups("memory"):
+        limits += [_number(folder / "memory.max"), _number(folder / "memory.limit_in_bytes")]
     limits += (
         [int(float(os.environ["MEM_LIMIT"]))] if os.environ.get("MEM_LIMIT", "").replace(".", "").isdigit() else []
     )
@@ -61,11 +65,36 @@ def peak_memory() -> int:
 
 
 def _cgroup_cpus() -> float | None:
+    """The least quota; None if there is none."""
+    quotas = []
+    for folder in _cgroups("cpu"):
+        with contextlib.suppress(OSError, ValueError):  # there is none here, or it is "max"
+            quota, period = (folder / "cpu.max").read_text().split()
+            quotas.append(int(quota) / int(period))
+        quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+        if quota and period:
+            quotas.append(quota / period)
+    return min(quotas, default=None)
+
+
+def _cgroups(controller: str) -> Iterator[Path]:
+    """Folders of the cgroup that this process is in, of version 1 and 2, and of those around it, up to the root. In a
+    container some are not to be seen."""
     try:
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else int(quota) / int(period)
+        lines = OWN_CGROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2; with version 1 beside it, it stands in a folder of its own
+            mounts = [CGROUP, CGROUP / "unified"]
+        elif controller in controllers.split(","):
+            mounts = [CGROUP / controller, CGROUP / controllers]
+        else:
+            continue
+        names = [] if ".." in path.split("/") else path.strip("/").split("/")  # "..": beyond what is mounted here
+        for mount in mounts:
+            yield from (mount.joinpath(*names[:depth]) for depth in range(len(names), -1, -1))
 
 
 def _number(path: Path) -> int | None:

@@ -110,6 +110,11 @@ class DataSchema:
         return len(self.genes)
 
     @property
+    def noun(self) -> str:
+        """What one of `genes` is called."""
+        return "feature" if self.modalities else "gene"
+
+    @property
     def keys(self) -> dict[str, object]:
         """The arguments with which `validate` and `of` read data of this schema."""
         return {

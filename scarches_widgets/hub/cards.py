@@ -109,7 +109,7 @@ def card_of(model: Model, digest: str, n_bytes: int, title: str | None = None) -
         training |= {f"val_{name}": value for name, value in (last.validation or {}).items()}
         training = {name: float(value) for name, value in training.items() if np.isfinite(value)}
     card = ModelCard(
-        title=title or f"{type(model).__name__} of {counted(schema.n_genes, 'gene')}",
+        title=title or f"{type(model).__name__} of {counted(schema.n_genes, schema.noun)}",
         text="",
         family=type(model).__name__,
         digest=digest,
@@ -141,7 +141,7 @@ def written(card: ModelCard) -> str:
     """A card's facts in sentences."""
     schema = card.schema
     lines = [
-        f"A {card.family} of scarches_widgets: {counted(schema.n_genes, 'gene')} "
+        f"A {card.family} of scarches_widgets: {counted(schema.n_genes, schema.noun)} "
         f"({listed(schema.genes)}), {card.expects if card.expects != 'any' else 'values of any kind'}.",
         f"Batches ({schema.batch_key or 'no batch_key'}): {_with_counts(schema.batches, card.n_cells.get('batch'))}.",
     ]

@@ -12,6 +12,7 @@ import traitlets
 from pydantic import Field as Limits
 from pydantic.dataclasses import dataclass
 
+from ..data.findings import counted
 from ..data.genes import RULES, WORTH_A_WARNING, GeneReport
 from ..data.names import listed, shown
 from ..data.schema import BATCH, as_text
@@ -131,8 +132,9 @@ class MappingPanel(Panel):
         schema = self.reference.schema
         cells = f"{self.reference.adata.n_obs:,} cells × " if self.reference.adata is not None else ""
         batches = f", {len(schema.batches)} batches" if schema.batch_key else ""
-        query = f"query: {self.query.n_obs:,} cells × {self.query.n_vars:,} genes"
-        return f"{query} → {type(self.reference).__name__} reference: {cells}{schema.n_genes:,} genes{batches}"
+        query = f"query: {self.query.n_obs:,} cells × {counted(self.query.n_vars, schema.noun)}"
+        named = f"{type(self.reference).__name__} reference"
+        return f"{query} → {named}: {cells}{counted(schema.n_genes, schema.noun)}{batches}"
 
     def _hear_reference(self, event: Event) -> None:
         if type(event).__name__ == "RunEnded" and not self._busy:
@@ -152,9 +154,8 @@ class MappingPanel(Panel):
             for text in texts:
                 yield "", remark("warning", text)
             if self.overlap["share"] < options["min_gene_overlap"]:
-                few = (
-                    f"{self.overlap['share']:.1%} of the reference's genes are in the query, less than asked for here."
-                )
+                found = f"{self.overlap['share']:.1%} of the reference's {self.overlap['noun']}s are in the query"
+                few = f"{found}, less than asked for here."
                 yield "min_gene_overlap", remark("error", few, "Use the same identifiers in both, or ask for less.")
         if options["labels_key"] is not None:
             yield from self._findings_of_labels(options)
@@ -211,7 +212,7 @@ class MappingPanel(Panel):
             for variable, (column, levels) in before.variables.items()
             if column is not None
         ]
-        overlap = {**overlap_of(genes), "variables": variables}
+        overlap = {**overlap_of(genes, before.noun), "variables": variables}
         return overlap, [text for text in texts if not text.startswith(str(genes))]
 
     # Mapping
@@ -424,9 +425,10 @@ def _checked(reference: object, query: object) -> tuple[Model, AnnData]:
     return reference, query
 
 
-def overlap_of(genes: GeneReport) -> dict[str, Any]:
-    """How the genes of a query fit, for the page."""
+def overlap_of(genes: GeneReport, noun: str = "gene") -> dict[str, Any]:
+    """How the genes of a query fit, for the page; `noun` is what one of them is called."""
     return {
+        "noun": noun,
         "share": genes.overlap,
         "enough": genes.overlap >= WORTH_A_WARNING,
         "n_reference": genes.n_reference,

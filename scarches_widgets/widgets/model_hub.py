@@ -496,7 +496,7 @@ class ModelHub(View):
             if entry.card is None and self.query is not None:
                 entry.fit = compatibility(self.query, model)
             said = (
-                f"Loaded: {type(model).__name__} of {counted(model.schema.n_genes, 'gene')}. "
+                f"Loaded: {type(model).__name__} of {counted(model.schema.n_genes, model.schema.noun)}. "
                 "In Python it is this hub's .model, for sca.widgets.MappingPanel."
             )
             return " ".join([said, *(readable(note, 500) for note in notes)])

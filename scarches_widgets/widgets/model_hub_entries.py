@@ -211,7 +211,7 @@ def _visible(character: str) -> str:
 
 def _facts(card: ModelCard) -> list[str]:
     schema = card.schema
-    facts = [card.family, counted(schema.n_genes, "gene")]
+    facts = [card.family, counted(schema.n_genes, schema.noun)]
     if schema.batch_key is not None:
         facts.append(counted(len(schema.batches), "batch", "batches"))
     if schema.labels:

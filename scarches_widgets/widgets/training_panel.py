@@ -183,7 +183,8 @@ class TrainingPanel(WithSettings, Panel):
         return getattr(self._class, "var_keys", ())
 
     def _facts(self) -> str:
-        return "" if self.adata is None else f"{self.adata.n_obs:,} cells × {self.adata.n_vars:,} genes"
+        what = "features" if self._var_keys else "genes"
+        return "" if self.adata is None else f"{self.adata.n_obs:,} cells × {self.adata.n_vars:,} {what}"
 
     def _noted(self) -> dict[str, Any]:
         """The keys that setup_anndata has noted, which a model reads if it is given none."""

@@ -20,7 +20,7 @@ import scarches_widgets as sca
 from scarches_widgets.data import validate as validation
 from scarches_widgets.mapping import processes
 from scarches_widgets.training.estimate import Estimate
-from scarches_widgets.widgets import LossMonitor, TrainingPanel, training_panel, training_settings
+from scarches_widgets.widgets import LossMonitor, MappingPanel, TrainingPanel, training_panel, training_settings
 from scarches_widgets.widgets.panel import collected_warnings
 from scarches_widgets.widgets.training_config import Settings
 
@@ -265,6 +265,7 @@ def test_receptors_are_looked_at_and_a_model_of_them_trained():
 def test_of_a_mudata_or_one_matrix_the_panel_names_the_modalities_and_trains_a_multivae():
     cells = sca.datasets.multiome(120, 40, 30, 2, 4)
     panel = looked(TrainingPanel(cells, "MultiVAE", batch_key="batch", max_epochs=2, **TINY))
+    assert panel.facts == "120 cells × 70 features"
     assert "There are rna (40 features), atac (30 features)." in texts(panel, "modality_key")
     assert panel.status == "ready"
     cells.obsm["modality_mask"]["atac"] = False
@@ -275,6 +276,8 @@ def test_of_a_mudata_or_one_matrix_the_panel_names_the_modalities_and_trains_a_m
     panel = looked(TrainingPanel(MuData(parts), "MultiVAE", batch_key="batch", max_epochs=2, **TINY))
     panel.train().wait()
     assert panel.model.get_latent_representation().shape == (120, 4)
+    mapper = looked(MappingPanel(panel.model, cells))
+    assert mapper.overlap["noun"] == "feature" and "120 cells × 70 features →" in mapper.facts
     assert panel.code().splitlines()[2] == (
         'model = sca.models.MultiVAE(adata, batch_key="batch", n_latent=4, n_hidden=16)'
     )

@@ -11,17 +11,18 @@ function named(words, names, n) {
   return element("details", {}, element("summary", {}, words), element("p", { class: "scaw-names" }, names));
 }
 
-const FILLED = { few: "Missing genes count as zero; their share of the embedding is lost.", missing: "filled with zeros" };
+const FILLED = { few: "What is missing counts as zero; its share of the embedding is lost.", missing: "filled with zeros" };
 
-/** @param words what becomes of missing genes: `few`, a warning if there are many, and `missing`, a remark on them */
+/** @param words what becomes of those that are missing: `few`, a warning if there are many, and `missing`, a remark on them */
 export function genesOf(overlap, words = FILLED) {
-  const found = `${overlap.n_shared.toLocaleString("en")} of the reference's ${plural(overlap.n_reference, "gene")} found (${percent(overlap.share)})`;
+  const { noun } = overlap;
+  const found = `${overlap.n_shared.toLocaleString("en")} of the reference's ${plural(overlap.n_reference, noun)} found (${percent(overlap.share)})`;
   return element("div", { class: "scaw-block" },
-    element("h4", {}, "Genes"),
+    element("h4", {}, noun === "gene" ? "Genes" : "Features"),
     element("meter", { min: 0, max: 1, value: overlap.share, "aria-label": found }),
     element("p", {}, found + (overlap.reordered ? "; put into the reference's order" : "")),
     overlap.enough ? null : remarkElement({ level: "warning", text: words.few }, "p"),
-    named(`${plural(overlap.n_missing, "gene")} missing, ${words.missing}`, overlap.missing, overlap.n_missing),
-    named(`${plural(overlap.n_extra, "gene")} more in the query, not used`, overlap.extra, overlap.n_extra),
+    named(`${plural(overlap.n_missing, noun)} missing, ${words.missing}`, overlap.missing, overlap.n_missing),
+    named(`${plural(overlap.n_extra, noun)} more in the query, not used`, overlap.extra, overlap.n_extra),
     overlap.hint ? remarkElement({ level: "note", text: overlap.hint }, "p") : null);
 }

@@ -798,12 +798,12 @@ class ModelHub(View):
         return super()._static_bundle()
 
     def _static_html(self) -> str:
-        names = ("Model", "What it is", "Where", "Size", "Checksum", "My cells")
-        head = "".join(f"<th>{name}</th>" for name in names)
-        body = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(readable(value, 300))}</td>' for value in row)}</tr>"
-            for row in self._rows()
-        )
+        head = "".join(f"<th>{name}</th>" for name in ("Model", "What it is", "Size", "My cells"))
+        body = ""
+        for row in self._rows():
+            model, what, where, size, digest, fit = (html.escape(readable(value, 300)) for value in row)
+            body += f"<tr><td>{model}</td><td>{what}</td><td>{size}</td><td>{fit}</td></tr>"
+            body += f'<tr><td colspan="4">{"<br>".join(filter(None, (where, digest)))}</td></tr>'  # long words
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if body else ""
         return f"<p>{html.escape(self._summary())}</p>{table}<pre><code>{html.escape(self.code())}</code></pre>"
 

@@ -182,11 +182,12 @@ function render({ model, el }) {
   const log = button("Log scale", { "aria-pressed": "false", title: "L" });
   const slider = element("input", { type: "range", min: "0", max: "0.99", step: "0.01" });
   const weight = element("output", {});
+  const whole = button("Show all", { title: "0" });
   const table = button("Table", { "aria-expanded": "false", title: "T" });
   const [png, svg, csv] = ["PNG", "SVG", "CSV"].map((kind) => button(kind));
   root.append(element("div", { class: "scaw-row" },
-    log, element("label", { class: "scaw-smoothing" }, "Smoothing", slider, weight), table, png, svg, csv,
-    element("span", { class: "scaw-hint" }, "Keys on the chart: ← → cursor, L log scale, T table, Esc back to the cell")));
+    log, element("label", { class: "scaw-smoothing" }, "Smoothing", slider, weight), whole, table, png, svg, csv,
+    element("span", { class: "scaw-hint" }, "Drag over the chart to zoom. Keys on it: ← → cursor, 0 shows all, L log scale, T table, Esc back to the cell")));
   const rows = tableOf(store, tableNow, signal);
   const notes = element("ul", { class: "scaw-remarks scaw-notes", "aria-label": "Notes", hidden: true });
   const announce = announcer(root, signal);
@@ -302,6 +303,7 @@ function render({ model, el }) {
   follow(model, ["speed"], showFacts, signal);
   listen(log, "click", () => choose("log_scale", !model.get("log_scale")), signal);
   listen(slider, "input", () => choose("smoothing", Number(slider.value)), signal);
+  listen(whole, "click", () => chart.fit(), signal);
   listen(table, "click", toggleTable, signal);
   listen(png, "click", () => exportPicture("png"), signal);
   listen(svg, "click", () => exportPicture("svg"), signal);
@@ -317,6 +319,7 @@ function render({ model, el }) {
   listen(host, "keydown", (event) => {
     if (event.key === "l" || event.key === "L") log.click();
     else if (event.key === "t" || event.key === "T") toggleTable();
+    else if (event.key === "0") chart.fit();
     else {
       const every = epochs();
       const at = cursor === null ? null : every.indexOf(cursor);

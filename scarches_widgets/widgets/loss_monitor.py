@@ -88,7 +88,8 @@ class LossMonitor(View):
     Notes
     -----
     Keys, when the chart has the focus: left and right move the cursor by an epoch (with Shift by ten), Home and End
-    jump, L switches the logarithmic scale, T the table. Escape goes back to the notebook's cell, as in every view.
+    jump, L switches the logarithmic scale, T the table, 0 shows all again after a zoom. Escape goes back to the
+    notebook's cell, as in every view.
     """
 
     _esm = inlined(HERE / "loss_monitor.js")

@@ -240,11 +240,13 @@ def curves_figure(tracks: Sequence[Track], series: Sequence[dict]):
     from bokeh.models import (
         BasicTicker,
         BoxAnnotation,
+        BoxZoomTool,
         ColumnDataSource,
         DataRange1d,
         NumeralTickFormatter,
         Range1d,
         Span,
+        WheelZoomTool,
     )
     from bokeh.plotting import figure
 
@@ -256,11 +258,11 @@ def curves_figure(tracks: Sequence[Track], series: Sequence[dict]):
         y_axis_label=unit_of(tracks),
         x_range=Range1d(0, 1, name="epochs"),
         y_range=DataRange1d(only_visible=True, range_padding=0.08),
-        tools="box_zoom,xwheel_zoom,reset",
-        toolbar_location="above",
+        tools=[BoxZoomTool(), WheelZoomTool(dimensions="width", name="wheel")],
+        toolbar_location=None,
         output_backend="canvas",
     )
-    chart.toolbar.logo = None
+    chart.toolbar.active_scroll = None  # a page is scrolled over its charts; see the .js
     chart.xaxis.ticker = BasicTicker(min_interval=1)
     chart.xaxis.formatter = NumeralTickFormatter(format="0,0")
     for track in tracks:
@@ -279,7 +281,8 @@ def curves_figure(tracks: Sequence[Track], series: Sequence[dict]):
                     name=f"{kind}:{track.key}:{one['key']}",
                     visible=False,
                 )
-    chart.add_layout(BoxAnnotation(left=0, right=0, fill_color="#E69F00", fill_alpha=0.08, name="warm-up"))
+    warm_up = {"fill_color": "#E69F00", "fill_alpha": 0.08, "line_color": None, "name": "warm-up"}
+    chart.add_layout(BoxAnnotation(left=0, right=0, **warm_up))
     chart.add_layout(Span(dimension="height", location=None, line_color="#009E73", line_dash="dotted", name="best"))
     chart.add_layout(Span(dimension="height", location=None, line_color="#777777", name="cursor"))
     return chart

@@ -98,6 +98,12 @@ def test_the_chart_is_read_by_keyboard_as_a_cursor_and_as_a_table(notebook):
     assert "Epoch 0:" in nb.widget(f"{MONITOR} .scaw-readout").inner_text()
     nb.press("ArrowRight", "ArrowRight")
     assert "Epoch 2:" in nb.widget(f"{MONITOR} .scaw-readout").inner_text()
+    ends = "() => { const { start, end } = Bokeh.documents.at(-1).get_model_by_name('epochs'); return [start, end]; }"
+    whole = nb.page.evaluate(ends)
+    nb.draw_over(nb.widget(f"{MONITOR} .scaw-chart"), (0.3, 0.3), (0.6, 0.7))
+    nb.page.wait_for_function(f"whole => ({ends})()[1] < 0.7 * whole[1]", arg=whole)
+    nb.press("0")
+    assert nb.page.evaluate(ends) == whole
     nb.press("t")
     assert nb.widget(MONITOR).locator(".scaw-table tbody tr").count() == 12
     nb.press("l")

@@ -57,6 +57,9 @@ export async function embedFigure(host, item, version, signal) {
   const roots = [...(views.roots ?? views)]; // the figure, then Bokeh's place for notifications
   const view = roots[0];
   const document = view.model.document;
+  const pad = view.canvas_view?.events_el;
+  pad?.setAttribute("tabindex", "-1"); // one stop for Tab is enough: the host, which shows that it has the focus
+  if (pad) pad.style.outline = "none";
   const remove = () => {
     for (const one of roots) one.remove();
     document.clear?.();

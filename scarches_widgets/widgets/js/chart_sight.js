@@ -47,7 +47,6 @@ export function chartSight(figure, host, cells, signal) {
   // the wheel scrolls the page unless the chart has the focus
   listen(host, "focusin", () => { wheel.active = true; }, signal);
   listen(host, "focusout", () => { wheel.active = false; }, signal);
-  figure.view.canvas_view?.events_el?.setAttribute("tabindex", "-1"); // one stop for Tab is enough: the host
 
   return {
     fit,

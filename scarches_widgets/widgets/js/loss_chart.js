@@ -1,6 +1,6 @@
 /** The chart of losses: raw and smoothed curves of every run, as far as they are to be seen; marks and the cursor. */
 import { embedFigure, paint, readable } from "./bokeh_figure.js";
-import { element } from "./common.js";
+import { element, listen } from "./common.js";
 import { axisEnd, smoothed } from "./history.js";
 
 const ENDED = ["done", "stopped", "failed"];
@@ -12,6 +12,8 @@ export function chartOf(model, store, host, signal) {
   let embedding = 0;
   let dark = false;
   let inner = null;
+  let isWhole = true; // all epochs are in sight, as long as nobody zooms
+  let placing = false; // a change of the range of epochs comes from here, not from a gesture
   signal.addEventListener("abort", () => inner?.abort());
 
   async function embed() {
@@ -29,6 +31,7 @@ export function chartOf(model, store, host, signal) {
       const embedded = await embedFigure(host, item, model.get("bokeh_version"), inner.signal);
       if (!embedded || mine !== embedding) return;
       figure = embedded;
+      attend();
     } catch (error) {
       host.replaceChildren(element("p", { class: "scaw-problem" }, `The chart could not be drawn: ${error.message}`));
       return;
@@ -37,6 +40,23 @@ export function chartOf(model, store, host, signal) {
     fill();
     setLog();
     host.dataset.ready = "true";
+  }
+
+  /** Zoom by gestures, the wheel's only while the chart has the focus; what is seen then stays while the run goes on. */
+  function attend() {
+    isWhole = true;
+    const range = figure.named("epochs");
+    for (const end of ["start", "end"]) range.properties[end].change.connect(() => { isWhole &&= placing; });
+    const wheel = figure.named("wheel");
+    listen(host, "focusin", () => { wheel.active = true; }, inner.signal);
+    listen(host, "focusout", () => { wheel.active = false; }, inner.signal);
+  }
+
+  function fit() {
+    if (!figure) return;
+    figure.view.reset();
+    isWhole = true;
+    mark();
   }
 
   const isSeen = (one) => {
@@ -109,7 +129,9 @@ export function chartOf(model, store, host, signal) {
     if (!store.history.length && store.n < 2) return;
     const end = axisEnd(last + 1, info.max_epochs, ENDED.includes(model.get("status")));
     const isAlone = store.n === 1; // of several, each has its best epoch, which their list tells
-    figure.named("epochs").setv({ start: -0.02 * end, end: 1.02 * end });
+    placing = true;
+    if (isWhole) figure.named("epochs").setv({ start: -0.02 * end, end: 1.02 * end });
+    placing = false;
     figure.named("best").location = isAlone ? info.best_epoch ?? null : null;
     figure.named("warm-up").setv({ left: 0, right: info.warm_up_until ?? 0, visible: isAlone && Boolean(info.warm_up_until) });
   }
@@ -130,7 +152,7 @@ export function chartOf(model, store, host, signal) {
   }
 
   return {
-    embed, fill, grow, mark, show, setLog, seen,
+    embed, fill, fit, grow, mark, show, setLog, seen,
     setDark(value) { dark = value; colour(); },
     cursor(epoch) { const span = figure?.named("cursor"); if (span) span.location = epoch; },
     /** The epoch below the pointer; null beside the curves. */

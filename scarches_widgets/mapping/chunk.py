@@ -16,7 +16,6 @@ import warnings
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -29,14 +28,10 @@ from ..models.base import Model
 from ..models.checkpoint import KIND, VERSION
 from ..training.limits import peak_memory
 from ..training.run import cpu_threads
-from .reference_index import read_index
+from .encoding import beside, encoded
+from .reference_index import VotingReference, read_index
 from .transfer import UNKNOWN, elected, finite
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-CHUNK = 50 * 1024  # cells; a multiple of the minibatch
-MINIBATCH = 256  # cells at a time; chunks are multiples of it, so that no cell's neighbours in it depend on their size
 LATENT = "latent_{}"  # column of a part
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -55,7 +50,7 @@ class ChunkTask:
     reference: str | None  # folder of the index; None: no labels
     reference_digest: str | None
     labels: dict[str, list[str]]  # per label key the names
-    n_neighbors: int
+    n_neighbors: int | None
     n_probed: int | None  # lists of faiss that are looked through; None: the search is exact
     threshold: float
 
@@ -104,25 +99,36 @@ def map_chunk(task: ChunkTask) -> ChunkReport:
     return report
 
 
-def cost_of(task: ChunkTask) -> tuple[float, int]:
-    """Seconds that this process takes for a task, once it has the model and the index, and bytes of its part, which is
-    not written."""
-    with _ONE_AT_A_TIME, warnings.catch_warnings(), cpu_threads(1):
-        warnings.simplefilter("ignore", UserWarning)  # the chunks tell, with their cells
-        _part_of(task)
-        began = time.monotonic()
-        data = _part_of(task)
-        return time.monotonic() - began, len(data)
-
-
 def _part_of(task: ChunkTask) -> bytes:
-    """Labels and latents of a task's cells, as a Parquet file."""
     model = _model(task.model, task.model_digest)
     with FileCells(task.source, model.schema.layer, beside(model)) as file:
         cells = file.read(task.start, task.stop)
     z = finite(encoded(model, cells), cells.obs_names, f"{task.source}'s latents")
-    columns = _labels(task, z) | {LATENT.format(i): z[:, i] for i in range(z.shape[1])}
-    return _parquet(pd.DataFrame({"cell": cells.obs_names.to_numpy(dtype=object), **columns}))
+    reference = None
+    if task.reference is not None:
+        knn, codes = read_index(task.reference, task.reference_digest, task.n_neighbors, task.n_probed)
+        reference = VotingReference(knn, task.labels, codes)
+    return part(cells.obs_names, z, reference, task.threshold)
+
+
+def part(names: pd.Index, z: np.ndarray, reference: VotingReference | None, threshold: float) -> bytes:
+    """Labels and latents of cells, as a Parquet file.
+
+    Parameters
+    ----------
+    names, z
+        Of the cells, and their latents, (cells, n_latent).
+    reference
+        Whose labels they get; None: none.
+    threshold
+        Uncertainty, 0 to 1, above which a cell is "Unknown".
+    """
+    columns = {} if reference is None else _labels(reference, z, threshold)
+    columns |= {LATENT.format(i): z[:, i] for i in range(z.shape[1])}
+    buffer = io.BytesIO()
+    table = pd.DataFrame({"cell": names.to_numpy(dtype=object), **columns})
+    table.to_parquet(buffer, index=False, engine="pyarrow")
+    return buffer.getvalue()
 
 
 def written(task: ChunkTask) -> ChunkReport | None:
@@ -135,17 +141,6 @@ def written(task: ChunkTask) -> ChunkReport | None:
         return None
     is_it = (report.source, report.start, report.stop) == (task.source, task.start, task.stop)
     return report if is_it and report.sha256 == hashlib.sha256(data).hexdigest() else None
-
-
-def encoded(model: Model, cells: AnnData) -> np.ndarray:
-    """Posterior means, float32 (cells, n_latent)."""
-    return model.get_latent_representation(cells, batch_size=MINIBATCH)
-
-
-def beside(model: Model) -> tuple[str, ...]:
-    """Keys of `obsm` and `uns` that a model reads of its cells."""
-    keys = (model.schema.protein_key, model.schema.protein_names_key)
-    return tuple(key for key in keys if key is not None)
 
 
 def load_model(folder: str | os.PathLike) -> Model:
@@ -172,24 +167,15 @@ def _model(folder: str, digest: str) -> Model:
     return load_model(folder)
 
 
-def _labels(task: ChunkTask, z: np.ndarray) -> dict[str, object]:
+def _labels(reference: VotingReference, z: np.ndarray, threshold: float) -> dict[str, object]:
     """Per label key its column and that of its uncertainty."""
-    if task.reference is None:
-        return {}
-    reference, codes = read_index(task.reference, task.reference_digest, task.n_neighbors, task.n_probed)
-    names = {key: np.array(labels, dtype=object) for key, labels in task.labels.items()}
-    winners, uncertainties = elected(reference, dict(zip(names, zip(names.values(), codes))), z, threads=1)
+    names = {key: np.array(labels, dtype=object) for key, labels in reference.labels.items()}
+    winners, uncertainties = elected(reference.knn, dict(zip(names, zip(names.values(), reference.codes))), z, 1)
     columns = {}
     for key, labels in names.items():
-        unknown = uncertainties[key] > task.threshold
+        unknown = uncertainties[key] > threshold
         levels = [*labels, *([] if UNKNOWN in labels else [UNKNOWN])]
         found = np.where(unknown, levels.index(UNKNOWN), winners[key])
         columns[key] = pd.Categorical.from_codes(found, levels)  # the same levels in every part
         columns[f"{key}_uncertainty"] = uncertainties[key]
     return columns
-
-
-def _parquet(table: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False, engine="pyarrow")
-    return buffer.getvalue()

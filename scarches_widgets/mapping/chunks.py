@@ -17,64 +17,32 @@ import errno
 import hashlib
 import json
 import logging
-import math
-import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from ..data.atomic import claimed, write_file
 from ..data.findings import counted
-from ..data.names import DataError, listed
-from ..data.slices import FileCells
+from ..data.names import listed
 from ..models.base import Model
 from . import chunk
-from .chunk import CHUNK, MINIBATCH, ChunkReport, ChunkTask
+from .chunk import ChunkReport, ChunkTask
+from .encoding import CHUNK
 from .executors import Executor, executor_of
 from .mapped_files import MappedFiles
-from .neighbors import N_MEASURED, FaissSearch, Recall, check_search, faiss_version, tuned
-from .reference_index import write_index
-from .transfer import reference_labels, weighted_knn_trainer
+from .neighbors import check_search, faiss_version
+from .outlook import MappingEstimate, Outlook, Source, files_of, in_minibatches, outlook_on
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 logger = logging.getLogger(__name__)
 PLAN, FORMAT = "plan.json", 1
-PROBED = 512  # cells that are embedded before anything long begins
-Source = str | os.PathLike
-
-
-@dataclass(frozen=True)
-class MappingEstimate:
-    """What a mapping will cost, from its first cells.
-
-    Attributes
-    ----------
-    n_cells
-        That are to be mapped.
-    seconds
-        Of one process; several share them.
-    disk
-        Bytes of the results.
-    """
-
-    n_cells: int
-    seconds: float
-    disk: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.n_cells:,} cells will take about {self.seconds:,.0f} s of one process and {self.disk / 1e6:,.1f} "
-            "MB of disk."
-        )
 
 
 class ChunksFailed(RuntimeError):
@@ -179,45 +147,33 @@ def map_query(
     >>> mapped = sca.mapping.map_query("cells.h5ad", model, "mapped", 4, reference=atlas, labels_key="cell_type")
     >>> mapped.labels()
     """
-    executor = executor_of(executor)
-    files = _files(source)
-    keys = [labels_key] if isinstance(labels_key, str) else list(labels_key or ())
+    executor, files, chunk_size = executor_of(executor), files_of(source), in_minibatches(chunk_size)
     check_search(search)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is an uncertainty, from 0 to 1, not {threshold!r}.")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size} holds no cell; give some thousands.")
-    chunk_size = -(-chunk_size // MINIBATCH) * MINIBATCH
     out = Path(out).expanduser().resolve()
     out.mkdir(parents=True, exist_ok=True)
     with claimed(out, ", which maps into it. Wait for it, or choose another folder."):
         _begin(out)
         folder, fitted = _saved(model, out)
-        n_cells = [_probed(file, fitted) for file in files]
-        some = partial(_some_latents, files, n_cells, fitted) if search == "faiss" else None
-        index, recall = _index(reference, fitted, keys, n_neighbors, out, some)
+        outlook = outlook_on(files, fitted, reference, labels_key, n_neighbors, search)
         plan = {
             "format": FORMAT,
-            "sources": [_fingerprint(file) | {"n_cells": n} for file, n in zip(files, n_cells)],
+            "sources": [_fingerprint(probe.file) | {"n_cells": probe.n_cells} for probe in outlook.probes],
             "model": chunk.digest_of(folder),
-            **index,
+            **_voters(outlook, out),
             "threshold": float(threshold),
             "chunk_size": chunk_size,
         }
         _agree(out, plan, overwrite)
         tasks = list(_tasks(out, folder, plan))
-        return MappedFiles(out, _computed(tasks, executor, progress), recall)
-
-
-def _files(source: Source | Sequence[Source]) -> list[Path]:
-    several = [source] if isinstance(source, str | os.PathLike) else list(source)
-    files = [Path(path).expanduser().resolve() for path in several]
-    if not files:
-        raise ValueError("source names no file. Give one or several h5ad or zarr files.")
-    if len(set(files)) < len(files):
-        twice = sorted({path.name for path in files if files.count(path) > 1})
-        raise ValueError(f"source names {listed(twice)} more than once. Name each file once.")
-    return files
+        there = {task.number: report for task in tasks if (report := chunk.written(task)) is not None}
+        if missing := [task for task in tasks if task.number not in there]:
+            parts = [(Path(task.source), task.stop - task.start) for task in missing]
+            _see_that_it_fits(outlook.cost(parts, executor), out)
+        recall = outlook.recall
+        del outlook  # its reference is on disk now, where this process too will read it
+        return MappedFiles(out, _computed(tasks, there, executor, progress), recall)
 
 
 def _begin(out: Path) -> None:
@@ -247,84 +203,6 @@ def _saved(model: Model | Source, out: Path) -> tuple[Path, Model]:
     return out / "model", model
 
 
-def _probed(file: Path, model: Model) -> int:
-    """How many cells a file has; refuses now what would fail in every chunk."""
-    with FileCells(file, model.schema.layer, chunk.beside(model)) as cells:
-        if cells.n_cells == 0:
-            raise DataError(f"'{file}' has no cells.")
-        _quietly_encoded(model, cells.read(0, PROBED))
-        return cells.n_cells
-
-
-def _index(
-    reference: AnnData | Source | None,
-    model: Model,
-    keys: list[str],
-    n_neighbors: int,
-    out: Path,
-    some_latents: Callable[[], np.ndarray] | None,
-) -> tuple[dict[str, Any], Recall | None]:
-    """Embed the reference and write its index; what the plan says of it. For faiss, latents of the query to tune by."""
-    if not keys:
-        if reference is not None:
-            raise TypeError("A reference is given, but not which of its labels to transfer: name them in labels_key.")
-        return {"reference": None, "labels": {}, "n_neighbors": n_neighbors, "search": None}, None
-    reference = model.adata if reference is None else reference
-    if reference is None:
-        raise TypeError(f"Whose {listed(keys)} are to be transferred? Give the reference's cells: reference=….")
-    obs, z = _embedded(reference, model, keys)
-    from anndata import AnnData
-
-    knn = weighted_knn_trainer(AnnData(obs=obs, obsm={"latent": z}), "latent", n_neighbors)
-    labels = reference_labels(knn, obs, keys)
-    searched, recall = {"by": "exact"}, None
-    if some_latents is not None:
-        exact, fast = knn.search, FaissSearch(knn.coordinates.astype(np.float32))
-        recall = tuned(fast, exact, some_latents(), knn.n_neighbors)
-        logger.info("%s", recall)
-        searched = {"by": f"faiss {faiss_version()}", **asdict(recall)}
-        knn = replace(knn, search=fast)
-    told = {
-        "reference": write_index(out / "reference", knn, [codes for _, codes in labels.values()]),
-        "labels": {key: names.tolist() for key, (names, _) in labels.items()},
-        "n_neighbors": knn.n_neighbors,
-        "search": searched,
-    }
-    return told, recall
-
-
-def _some_latents(files: list[Path], n_cells: list[int], model: Model) -> np.ndarray:
-    """Of some of the query's cells, from all over its files."""
-    starts = np.arange(0, sum(n_cells), max(10, sum(n_cells) // (N_MEASURED // 10)))[: N_MEASURED // 10]
-    latents, before = [], 0
-    for file, n in zip(files, n_cells):
-        with FileCells(file, model.schema.layer, chunk.beside(model)) as cells:
-            for start in starts[(starts >= before) & (starts < before + n)] - before:
-                latents.append(_quietly_encoded(model, cells.read(start, start + 10)))
-        before += n
-    return np.concatenate(latents)
-
-
-def _quietly_encoded(model: Model, cells: AnnData) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the chunks tell, with their cells
-        return chunk.encoded(model, cells)
-
-
-def _embedded(reference: AnnData | Source, model: Model, keys: Iterable[str]) -> tuple[pd.DataFrame, np.ndarray]:
-    """Labels and latents of the reference; of a file, a chunk at a time."""
-    if not isinstance(reference, str | os.PathLike):
-        return reference.obs, chunk.encoded(model, reference)
-    names, labels, latents = [], [], []
-    with FileCells(reference, model.schema.layer, chunk.beside(model)) as cells:
-        for start in range(0, cells.n_cells, CHUNK):
-            stop = start + CHUNK
-            latents.append(chunk.encoded(model, cells.read(start, stop)))
-            labels.append(pd.DataFrame({key: cells.column(key, start, stop).astype(object) for key in keys}))
-            names.append(cells.names(start, stop))
-    return pd.concat(labels).set_axis(np.concatenate(names).astype(str)), np.concatenate(latents)
-
-
 def _fingerprint(file: Path) -> dict[str, Any]:
     """Of a file, or of all files of a zarr folder: enough to see that it has changed."""
     if file.is_file():
@@ -336,6 +214,22 @@ def _fingerprint(file: Path) -> dict[str, Any]:
         digest.update(f"{path.relative_to(file)} {state.st_size} {state.st_mtime_ns}\n".encode())
         size, newest = size + state.st_size, max(newest, state.st_mtime_ns)
     return {"path": str(file), "size": size, "changed": newest, "files": digest.hexdigest()}
+
+
+def _voters(outlook: Outlook, out: Path) -> dict[str, Any]:
+    """Write the reference; what the plan says of it."""
+    voting, recall = outlook.reference, outlook.recall
+    if voting is None:
+        return {"reference": None, "labels": {}, "n_neighbors": None, "search": None}
+    searched = {"by": "exact"} if recall is None else {"by": f"faiss {faiss_version()}", **asdict(recall)}
+    if recall is not None:
+        logger.info("%s", recall)
+    return {
+        "reference": voting.write(out / "reference"),
+        "labels": voting.labels,
+        "n_neighbors": voting.knn.n_neighbors,
+        "search": searched,
+    }
 
 
 def _agree(out: Path, plan: dict[str, Any], overwrite: bool) -> None:
@@ -377,17 +271,8 @@ def _tasks(out: Path, folder: Path, plan: dict[str, Any]) -> Iterator[ChunkTask]
             number += 1
 
 
-def estimated(tasks: Sequence[ChunkTask]) -> MappingEstimate:
-    """What these chunks will cost, measured on the first cells of the first one."""
-    first = tasks[0]
-    few = replace(first, stop=min(first.stop, first.start + PROBED))
-    seconds, disk = chunk.cost_of(few)
-    share = sum(task.stop - task.start for task in tasks) / (few.stop - few.start)
-    return MappingEstimate(round(share * (few.stop - few.start)), share * seconds, math.ceil(share * disk))
-
-
-def _refuse_if_disk_is_full(missing: Sequence[ChunkTask]) -> None:
-    cost, out = estimated(missing), missing[0].out
+def _see_that_it_fits(cost: MappingEstimate, out: Path) -> None:
+    """Tell what it will cost; refuse it if the disk is too small, and warn if memory is."""
     logger.info("%s", cost)
     free = shutil.disk_usage(out).free
     if cost.disk > free:
@@ -396,18 +281,19 @@ def _refuse_if_disk_is_full(missing: Sequence[ChunkTask]) -> None:
             f"'{out}' will take about {cost.disk / 1e6:,.1f} MB more for {cost.n_cells:,} cells, and "
             f"{free / 1e6:,.1f} MB are free, so nothing was computed. Free some space, or choose another disk",
         )
+    if not cost.fits:
+        warnings.warn(str(cost), stacklevel=3)
 
 
-def _computed(tasks: list[ChunkTask], executor: Executor, progress: bool) -> pd.DataFrame:
+def _computed(
+    tasks: list[ChunkTask], there: dict[int, ChunkReport], executor: Executor, progress: bool
+) -> pd.DataFrame:
     """Compute what is missing; one row per chunk."""
     from tqdm.auto import tqdm
 
-    there = {task.number: report for task in tasks if (report := chunk.written(task)) is not None}
     missing = [task for task in tasks if task.number not in there]
-    reports: dict[int, ChunkReport] = dict(there)
+    reports = dict(there)
     errors: dict[ChunkTask, Exception] = {}
-    if missing:
-        _refuse_if_disk_is_full(missing)
     n_cells = sum(task.stop - task.start for task in tasks)
     said: set[str] = set()
     with tqdm(total=n_cells, unit="cells", unit_scale=True, disable=not progress, desc="Mapping") as bar:

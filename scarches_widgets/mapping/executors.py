@@ -34,6 +34,8 @@ class Executor(Protocol):
 class SerialExecutor:
     """One task after the other, in this process."""
 
+    n_processes = 1
+
     def imap(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Outcome]:
         for position, task in enumerate(tasks):
             try:

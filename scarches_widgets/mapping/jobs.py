@@ -17,8 +17,8 @@ from ..data.names import DataError, did_you_mean, listed
 from ..data.read import read
 from ..data.schema import as_text
 from ..models.base import Model
-from .chunk import CHUNK
 from .chunks import map_query
+from .encoding import CHUNK
 from .journey import Mapped, map_onto
 from .mapped_files import MappedFiles
 from .neighbors import SEARCHES

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .chunk import CHUNK, LATENT
+from .chunk import LATENT
+from .encoding import CHUNK
 from .neighbors import Recall
 
 

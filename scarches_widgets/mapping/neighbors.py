@@ -32,6 +32,7 @@ class NeighborSearch(Protocol):
     """What finds the neighbours of cells."""
 
     coordinates: np.ndarray  # (reference cells, dimensions)
+    memory: int  # bytes, without what a query of it takes
 
     def nearest(self, z: np.ndarray, n_neighbors: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
         """Distances in rising order, float64, and rows of the reference; both (cells, n_neighbors)."""
@@ -49,6 +50,7 @@ class ExactSearch:
     def __init__(self, coordinates: np.ndarray):
         self._tree = cKDTree(coordinates)
         self.coordinates = np.asarray(self._tree.data)  # float64
+        self.memory = self.coordinates.nbytes + 24 * len(self.coordinates)  # rows, and some nodes of 70 bytes
 
     def nearest(self, z: np.ndarray, n_neighbors: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
         ranks = np.arange(1, n_neighbors + 1)  # a list of ranks keeps the axis of neighbours even for one
@@ -77,6 +79,7 @@ class FaissSearch:
         faiss = _faiss()
         self.coordinates = coordinates
         self._index = self._made() if index is None else faiss.deserialize_index(np.frombuffer(index, dtype=np.uint8))
+        self.memory = 3 * self.coordinates.nbytes + 8 * len(coordinates)  # its index, as bytes for a moment
         self.n_lists = int(self._index.nlist)
         self.n_probed = min(self.n_lists, n_probed or max(16, self.n_lists // 32))
 

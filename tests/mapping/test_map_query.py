@@ -20,7 +20,7 @@ import scarches_widgets as sca
 from scarches_widgets.bridges.dask_executor import DaskExecutor, local_client
 from scarches_widgets.cli import main
 from scarches_widgets.data.names import DataError
-from scarches_widgets.mapping import chunk, chunks
+from scarches_widgets.mapping import chunk, chunks, outlook
 from scarches_widgets.mapping.chunks import ChunksFailed, MappedFiles, map_query
 from scarches_widgets.mapping.executors import ProcessDied, ProcessExecutor, SerialExecutor
 
@@ -148,6 +148,32 @@ def test_faiss_gives_nearly_the_same_says_how_nearly_and_again_the_same_bytes(fo
         mapped_into(out, folder)
 
 
+def test_an_estimate_embeds_the_first_cells_once_and_says_what_the_mapping_will_take(folder, monkeypatch):
+    def counted(model, cells):
+        embedded.append(cells.n_obs)
+        return encoded(model, cells)
+
+    embedded, encoded = [], outlook.encoded
+    monkeypatch.setattr(outlook, "encoded", counted)
+    monkeypatch.setattr(outlook, "PROBED", 600)
+    given = {"reference": folder / "cells.h5ad", "labels_key": LABELS}
+    cost = sca.mapping.estimate(folder / "cells.h5ad", folder / "model", 2, **given, chunk_size=200)
+    assert sum(embedded) == 600
+    assert cost.n_cells == 1500 and 0 < cost.seconds < 60 and cost.n_processes == 2 and cost.fits
+    assert cost.disk == pytest.approx(sum(map(len, parts(folder / "mapped").values())), rel=0.5)
+    assert "each of 2 will hold about 0.4" in str(cost)
+    alone = sca.mapping.estimate(folder / "cells.h5ad", folder / "model", chunk_size=5000)
+    assert alone.disk < cost.disk and "this process will hold" in str(alone)
+    with pytest.raises(TypeError, match="name them in labels_key"):
+        sca.mapping.estimate(folder / "cells.h5ad", folder / "model", reference=folder / "cells.h5ad")
+
+
+def test_a_mapping_that_memory_is_too_small_for_is_warned_of(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(outlook, "memory_limit", lambda: 10**8)
+    with pytest.warns(UserWarning, match=r"Here 0\.1 GB may be used in all: take a smaller chunk_size\."):
+        assert mapped_into(tmp_path / "out", folder).n_cells == 1500
+
+
 def test_another_mapping_is_not_mixed_in(folder, tmp_path):
     out = tmp_path / "out"
     mapped_into(out, folder)
@@ -241,7 +267,9 @@ def test_a_process_that_is_killed_costs_a_new_try_and_a_task_that_kills_is_repor
 
 
 def test_processes_give_the_same_bits(folder, tmp_path):
-    mapped_into(tmp_path / "out", folder, executor=1)
+    report = mapped_into(tmp_path / "out", folder, executor=1).report
+    cost = sca.mapping.estimate(folder / "cells.h5ad", folder / "model", 1)
+    assert cost.memory == pytest.approx(report["peak_memory"].max(), rel=0.3)
     assert parts(tmp_path / "out") == parts(folder / "mapped")
 
 

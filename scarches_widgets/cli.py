@@ -342,6 +342,8 @@ def _say(options: argparse.Namespace, event: str | None, content: dict) -> None:
         print(json.dumps({"event": event or "Done", **content}), flush=True)
     elif event == "Simulated":
         print(f"Simulated {content['cells']:,} cells × {content['genes']} genes; {content['query'][0]} is the query.")
+    elif event == "Estimated":
+        print(content["text"], flush=True)
     elif event == "Mapped":
         print(f"{content['query_cells']:,} query cells mapped. {content['genes']}")
     elif event == "FilesMapped":

@@ -101,6 +101,7 @@ def test_json_prints_one_event_per_line(atlas_file, tmp_path, capsys):
     )
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events] == [
+        "Estimated",
         "RunStarted",
         "EpochEnded",
         "EpochEnded",
@@ -108,7 +109,8 @@ def test_json_prints_one_event_per_line(atlas_file, tmp_path, capsys):
         "Saved",
         "Done",
     ]
-    assert events[1]["train"]["reconstruction"] > 0
+    assert 0 < events[0]["seconds"] < 60 and events[0]["max_epochs"] == 2 and events[0]["disk"] == 0
+    assert events[2]["train"]["reconstruction"] > 0
 
 
 MISTAKES = {

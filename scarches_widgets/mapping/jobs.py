@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +18,7 @@ from ..data.names import DataError, did_you_mean, listed
 from ..data.read import read
 from ..data.schema import as_text
 from ..models.base import Model
+from ..training.estimate import Estimate, NothingMeasured, begun_by, probe
 from .chunks import map_query
 from .encoding import CHUNK
 from .journey import Mapped, map_onto
@@ -129,9 +131,12 @@ def run_map_files_job(job: MapFilesJob, tell: Tell, progress: bool = True) -> Ma
 
 
 def run_train_job(job: TrainJob, tell: Tell, progress: bool = True) -> Model:
-    """Train and save; `tell` is given each event."""
+    """Train and save; `tell` is given what it will cost, measured on a few steps, and each event."""
     check_target(job.out, job.overwrite)
     adata = without_batches(read(job.reference), job.batch_key, job.leave_out)
+    with suppress(NothingMeasured):  # it is as short as that
+        cost = _estimated(job, adata)
+        tell("Estimated", {"seconds": cost.seconds, **asdict(cost), "text": str(cost)})
     model = _trained(job, adata, tell, progress)
     tell("Saved", {"path": str(job.out), "digest": model.save(job.out, overwrite=job.overwrite)})
     return model
@@ -172,17 +177,30 @@ def finish(job: MapJob, reference: Model, query_cells: AnnData, tell: Tell, prog
     return mapped
 
 
+def _estimated(job: TrainJob, adata: AnnData) -> Estimate:
+    """By a model that is thrown away."""
+    model = _made(job, adata)
+    beside = {"checkpoint_dir", "checkpoint_every", "resume"}
+    options = {name: value for name, value in job.train.items() if name not in beside}
+    kept = model.module if "checkpoint_dir" in job.train else None
+    return probe(begun_by(model, **{"seed": job.seed, **options}), kept)
+
+
 def _trained(job: TrainJob | MapJob, adata: AnnData, tell: Tell, progress: bool) -> Model:
+    model = _made(job, adata)
+    run = model.train(**{"seed": job.seed, "progress": progress, **job.train})
+    for event in (run.started, *run.epochs, run.ended):
+        tell(type(event).__name__, event.as_dict())
+    return model
+
+
+def _made(job: TrainJob | MapJob, adata: AnnData) -> Model:
     config = SURGERY_READY.get(job.model, {}) | job.config
     keys = {"batch_key": job.batch_key, "layer": job.layer}
     cls = model_class(job.model)
     if isinstance(job, TrainJob) or hasattr(cls, "predict"):
         keys["labels_key"] = job.labels_key
-    model = cls(adata, seed=job.seed, **keys, **config)
-    run = model.train(**{"seed": job.seed, "progress": progress, **job.train})
-    for event in (run.started, *run.epochs, run.ended):
-        tell(type(event).__name__, event.as_dict())
-    return model
+    return cls(adata, seed=job.seed, **keys, **config)
 
 
 def model_class(name: str | type[Model]) -> type[Model]:

@@ -162,6 +162,13 @@ class Autosave:
                 )
 
 
+def disk_of_checkpoints(module: nn.Module, keeps_best: bool) -> int:
+    """Bytes that the checkpoints of a run take at most: those that stay, and the next one while it is written."""
+    weights = sum(tensor.nbytes for tensor in module.state_dict().values())
+    moments = 2 * sum(parameter.nbytes for parameter in module.parameters() if parameter.requires_grad)
+    return (KEPT + 1) * ((1 + keeps_best) * weights + moments)
+
+
 def _leaves(tree: dict, under: str = "") -> dict[str, object]:
     """`{"plan": {"lr": 1}}` as `{"plan.lr": 1}`."""
     leaves: dict[str, object] = {}

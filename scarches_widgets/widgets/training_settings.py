@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.names import DataError, did_you_mean, shown
-from ..training.estimate import Estimate, probe
+from ..training.estimate import Estimate, begun_by, probe
 from .panel import collected_warnings
 from .training_config import Settings, settings_of
 
 if TYPE_CHECKING:
-    from ..training.events import Event
     from ..training.run import TrainingRun
 
 PRESETS: dict[str, dict[str, Any]] = {"teaching": {}, "default": {}, "published": {"schedule": "published"}}
@@ -104,7 +103,7 @@ class WithSettings:
                 self.values = before
                 raise
             self.set(max_epochs=cost.epochs_within(TEACHING_SECONDS))
-            self.estimate = in_words(replace(cost, max_epochs=self.values["max_epochs"]))
+            self.estimate = str(replace(cost, max_epochs=self.values["max_epochs"]))
 
     def measure(self) -> Estimate:
         """Train a few steps of a model that is thrown away, to see what the training will cost.
@@ -128,18 +127,15 @@ class WithSettings:
     def _measure(self, run: TrainingRun | None, outcome: str | None) -> Estimate:
         try:
             self._enter("Measuring a few steps.")
-            cost = probe(self._begin_probe)
+            with collected_warnings():
+                model = self._class(self.adata, **self._options_of_model())
+            kept = None if self._runs is None else model.module
+            cost = probe(begun_by(model, **self._options_of_training()), kept)
         finally:
             self.run = run
             self._end(outcome)
-        self.estimate = in_words(cost)
+        self.estimate = str(cost)
         return cost
-
-    def _begin_probe(self, hear: Callable[[Event, TrainingRun], None]) -> TrainingRun:
-        with collected_warnings():
-            model = self._class(self.adata, **self._options_of_model())
-        model.watch_runs(lambda run: run.subscribe(lambda event: hear(event, run)))
-        return model.train(background=True, **self._options_of_training())
 
     def _take_entries(self, change: Any) -> None:
         self.estimate = ""
@@ -200,20 +196,3 @@ class WithSettings:
             work()
         except Exception as error:  # noqa: BLE001 - becomes words
             self.show_error(error)
-
-
-def in_words(cost: Estimate) -> str:
-    """An estimate as a sentence or two."""
-    epochs = f"{cost.max_epochs:,} {'epoch' if cost.max_epochs == 1 else 'epochs'}"
-    time = f"about {_duration(cost.seconds)}: {epochs} of {_duration(cost.seconds_per_epoch)}"
-    share = cost.memory / cost.memory_limit
-    memory = f"The kernel holds {cost.memory / 1e9:.2g} GB of the {cost.memory_limit / 1e9:.2g} GB that it may use"
-    warning = ", which is nearly all: take fewer cells or genes" if share > 0.85 else ""
-    return f"Training will take {time}, measured on {cost.n_steps:,} steps. {memory}{warning}."
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((3600, "h"), (60, "min"), (1, "s")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.2g} s"

@@ -3,8 +3,10 @@
 import time
 
 import pytest
+from small import SMALL
 
-from scarches_widgets.training.estimate import Estimate, probe
+import scarches_widgets as sca
+from scarches_widgets.training.estimate import Estimate, begun_by, probe
 from scarches_widgets.training.events import EpochEnded, RunEnded, RunStarted, StepEnded
 from scarches_widgets.training.watched import Run
 
@@ -47,3 +49,15 @@ def test_a_run_without_steps_cannot_be_measured():
 @pytest.mark.parametrize(("seconds", "epochs"), [(50, 10), (1, 1), (1e6, 40)])
 def test_as_many_epochs_as_fit_but_one_at_least_and_no_more_than_there_are(seconds, epochs):
     assert Estimate(9, 5.0, 40, 1, 2).epochs_within(seconds) == epochs
+
+
+def test_the_disk_that_checkpoints_will_take_is_what_they_take(tmp_path):
+    cells = sca.datasets.atlas(n_obs=300, n_vars=800, n_batches=2, n_types=3, seed=1)
+    model, thrown_away = (sca.models.SCVI(cells, batch_key="batch", **SMALL) for _ in range(2))
+    options = {"max_epochs": 3, "batch_size": 64, "early_stopping": True, "progress": False}
+    cost = probe(begun_by(thrown_away, **options), kept=thrown_away.module)
+    model.train(checkpoint_dir=tmp_path, checkpoint_every=0, **options)
+    kept = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())  # two, and a third comes and goes
+    assert cost.disk == pytest.approx(1.5 * kept, rel=0.1)
+    assert f"Checkpoints will take {cost.disk / 1e6:,.1f} MB of disk." in str(cost)
+    assert probe(begun_by(sca.models.SCVI(cells, batch_key="batch", **SMALL), **options)).disk == 0

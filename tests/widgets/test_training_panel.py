@@ -599,7 +599,7 @@ def test_presets_fill_in_a_schedule_and_leave_the_data_alone(panel):
 
 def test_the_teaching_preset_takes_as_many_epochs_as_fit_a_minute_here(panel, monkeypatch):
     slow = Estimate(9, seconds_per_epoch=5.0, max_epochs=40, memory=5 * 10**8, memory_limit=2 * 10**9)
-    monkeypatch.setattr(training_settings, "probe", lambda begin: slow)
+    monkeypatch.setattr(training_settings, "probe", lambda begin, kept: slow)
     panel.preset("teaching")
     assert panel.values["max_epochs"] == 10 and panel.status == "ready"
     assert panel.estimate.startswith("Training will take about 50 s: 10 epochs of 5 s, measured on 9 steps.")

@@ -1,12 +1,7 @@
 """Files of any size are mapped in chunks: the same to the bit whoever computes, and never twice."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import asdict
 
 import anndata as ad
@@ -17,7 +12,6 @@ from light_tasks import square_unless_killed, square_unless_three
 from small import QUICK, SMALL
 
 import scarches_widgets as sca
-from scarches_widgets.bridges.dask_executor import DaskExecutor, local_client
 from scarches_widgets.cli import main
 from scarches_widgets.data.names import DataError
 from scarches_widgets.mapping import chunk, chunks, outlook
@@ -271,57 +265,3 @@ def test_processes_give_the_same_bits(folder, tmp_path):
     cost = sca.mapping.estimate(folder / "cells.h5ad", folder / "model", 1)
     assert cost.memory == pytest.approx(report["peak_memory"].max(), rel=0.3)
     assert parts(tmp_path / "out") == parts(folder / "mapped")
-
-
-@pytest.mark.slow
-def test_dask_gives_the_same_bits_also_when_a_worker_is_killed_and_listens_on_loopback_alone(folder, tmp_path):
-    import psutil
-
-    with local_client(2) as client:
-        listening = [
-            connection.laddr.ip
-            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
-            for connection in process.net_connections("inet")
-            if connection.status == "LISTEN"
-        ]
-        assert listening and set(listening) == {"127.0.0.1"}
-        killed = []
-
-        def kill_one(executor):
-            for outcome in executor:
-                if not killed:
-                    killed.append(client.submit(os.getpid, pure=False).result())
-                    os.kill(killed[0], signal.SIGKILL)
-                yield outcome
-
-        executor = DaskExecutor(client)
-        imap = executor.imap
-        executor.imap = lambda function, tasks: kill_one(imap(function, tasks))
-        mapped_into(tmp_path / "out", folder, executor=executor)
-    assert killed and parts(tmp_path / "out") == parts(folder / "mapped")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_mapping_killed_half_way_goes_on_and_its_processes_end(folder, tmp_path, workers):
-    import psutil
-
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "scarches_widgets.cli", "map", "--source", folder / "cells.h5ad", "--saved-model"]
-    command += [folder / "model", "--reference", folder / "cells.h5ad", "--out", out, "--chunk-size", "256"]
-    command += ["--workers", str(workers)]
-    run = subprocess.Popen([*map(str, command), "--labels-key", "cell_type"], stderr=subprocess.PIPE)
-    while len(list((out / "notes").glob("*.json")) if out.exists() else []) < 3:
-        assert run.poll() is None, run.stderr.read()
-        time.sleep(0.01)
-    children = psutil.Process(run.pid).children(recursive=True)
-    run.kill()
-    run.wait()
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive, [re.sub(r"\s+", " ", " ".join(process.cmdline())) for process in alive]
-    n_there = len(list((out / "notes").glob("*.json")))
-    assert 3 <= n_there < 6
-    mapped = mapped_into(out, folder, labels_key="cell_type")
-    assert mapped.report["was_there"].sum() >= n_there
-    whole = mapped_into(tmp_path / "whole", folder, labels_key="cell_type")
-    assert parts(out) == parts(whole.out)

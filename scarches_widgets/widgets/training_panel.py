@@ -43,7 +43,7 @@ UNLABELED = "unlabeled_category"
 OF_COLUMNS = (check_keys, check_categorical, check_continuous, check_size_factors)  # quick, and anew with each choice
 OF_VALUES = tuple(check for check in CHECKS if check not in OF_COLUMNS)  # once per matrix, on a thread
 BACKGROUND, GENE_SETS = "empirical_protein_background_prior", "gene_sets"
-TRAINING, STOPPING = "Training", "Early stopping"  # headings of the form
+TRAINING, STOPPING, TOGETHER = "Training", "Early stopping", "Several processes"  # headings of the form
 PROCESSES = "processes"  # an option of the panel, not of `train()`
 
 
@@ -158,8 +158,8 @@ class TrainingPanel(WithSettings, Panel):
                 *([text_field(GENE_SETS, "Data")] if getattr(self._class, "takes_gene_sets", False) else ()),
                 *fields_of(self._class.config_class, self._class.__name__),
                 *plan.values(),
-                *(fields_of(Together, TRAINING) if self._is_shared else ()),
                 *stopping.values(),
+                *(fields_of(Together, TOGETHER) if self._is_shared else ()),
             ]
         )
 
@@ -366,7 +366,7 @@ class TrainingPanel(WithSettings, Panel):
         return typed(self._class.config_class, self._of(options, self._class.__name__), of=self._class.__name__)
 
     def _of(self, options: dict[str, Any], section: str) -> dict[str, Any]:
-        return {name: options[name] for name in self._form.names(section) if name != PROCESSES}
+        return {name: options[name] for name in self._form.names(section)}
 
     # Training
 
@@ -469,7 +469,7 @@ class TrainingPanel(WithSettings, Panel):
         )
 
     def _options_of_training(self) -> dict[str, Any]:
-        options = self._form.chosen(self.values, [name for name in self._form.names(TRAINING) if name != PROCESSES])
+        options = self._form.chosen(self.values, self._form.names(TRAINING))
         stopping = self._form.chosen(self.values, self._form.names(STOPPING))
         return options | ({"early_stopping_kwargs": stopping} if stopping else {})
 

@@ -13,6 +13,7 @@ import os
 import queue
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,17 @@ def parted(name: str) -> tuple[str, str]:
 
 
 class _Epochs:
-    """Makes an `EpochEnded` of each epoch's values, and remembers the best one."""
+    """Makes an `EpochEnded` of each epoch's values, and remembers the best one.
+
+    What is told of an epoch in several pieces (training's losses, then those of cells held out) is put together: the
+    same epoch comes again, with all of them.
+    """
 
     def __init__(self):
-        self._best = math.inf
-        self._since = 0
-        self._next = 0
-        self._last = time.monotonic()
+        self._before = math.inf, 0  # the best until the last epoch, and epochs since then
+        self._last: EpochEnded | None = None
+        self._told = time.monotonic()
+        self.under_way: int | None = None  # the epoch of values that have no number; None: each has a new one
 
     def made(self, values: Mapping[str, Any], epoch: int | None = None) -> EpochEnded | None:
         """None if there is no loss among the values."""
@@ -83,15 +88,28 @@ class _Epochs:
                 parts[part][term] = value
         if not parts["train"] and not parts["validation"]:
             return None
-        now = time.monotonic()
-        seconds, self._last = now - self._last, now
-        number = self._next if number is None else number
-        self._next = number + 1
+        now, last = time.monotonic(), self._last
+        seconds, self._told = now - self._told, now
+        if number is None:
+            number = self._next if self.under_way is None else self.under_way
+        if self.under_way is not None:
+            self.under_way = number
+        if last is not None and last.epoch == number:
+            parts = {"train": last.train | parts["train"], "validation": (last.validation or {}) | parts["validation"]}
+            rate = last.learning_rate if math.isnan(rate) else rate
+            kl_weight = last.kl_weight if math.isnan(kl_weight) else kl_weight
+            seconds += last.seconds
+        elif last is not None:
+            self._before = min(self._before[0], watched(last)), last.n_without_improvement
         made = EpochEnded(number, parts["train"], parts["validation"] or None, rate, kl_weight, False, 0, seconds)
-        better = watched(made) < self._best
-        self._best = min(self._best, watched(made)) if better else self._best
-        self._since = 0 if better else self._since + 1
-        return EpochEnded(**{**vars(made), "is_best": better, "n_without_improvement": self._since})
+        best, since = self._before
+        better = watched(made) < best
+        self._last = replace(made, is_best=better, n_without_improvement=0 if better else since + 1)
+        return self._last
+
+    @property
+    def _next(self) -> int:
+        return 0 if self._last is None else self._last.epoch + 1
 
 
 def as_number(value: Any) -> float | None:
@@ -108,7 +126,18 @@ def as_number(value: Any) -> float | None:
     return float(value) if isinstance(value, Real) else None
 
 
-class ToldRun(Run):
+class OutsideRun(Run):
+    """A run that others compute, of which an epoch may come again, when more of it is told."""
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, EpochEnded) and self.epochs and self.epochs[-1].epoch == event.epoch:
+            self.epochs[-1] = event
+            self._tell(event)
+        else:
+            super()._take(event)
+
+
+class ToldRun(OutsideRun):
     """A run that somebody else's loop tells epoch by epoch; `tell` never waits for whoever watches.
 
     Parameters
@@ -128,8 +157,12 @@ class ToldRun(Run):
         self.title = title
         super().__init__(self._relay(max_epochs))
 
+    def begin_epoch(self, number: int) -> None:
+        """What is told from now on without a number is of this epoch, or of that which one with a number says."""
+        self._epochs.under_way = number
+
     def tell(self, values: Mapping[str, Any], epoch: int | None = None) -> None:
-        """An epoch has ended with these values.
+        """An epoch has ended with these values; of one that was told last, they are put to what was told.
 
         Raises
         ------
@@ -183,7 +216,7 @@ def run_of_history(history: pd.DataFrame) -> Run:
     return run
 
 
-class FollowedFile(Run):
+class FollowedFile(OutsideRun):
     """A CSV file as a run: one line per epoch, or several that are put together (Lightning writes two).
 
     Parameters

@@ -202,7 +202,8 @@ class LossMonitor(View):
         run = self._begin_told(len(epochs) if hasattr(epochs, "__len__") else None, heeds_stop=True)
         reason, status = "the loop was left", "done"
         try:
-            for epoch in epochs:
+            for number, epoch in enumerate(epochs):
+                run.begin_epoch(number)
                 yield epoch
                 if run.stop_wanted:
                     reason, status = "stopped after the epoch", "stopped"
@@ -212,7 +213,7 @@ class LossMonitor(View):
             run.end(reason, status)
 
     def log(self, values: Mapping[str, Any] | None = None, epoch: int | None = None, **more: Any) -> None:
-        """Note the losses of an epoch that somebody else's loop has computed.
+        """Note the losses of an epoch that somebody else's loop has computed, all at once or in several calls.
 
         Parameters
         ----------
@@ -220,7 +221,8 @@ class LossMonitor(View):
             Numbers by name: `{"loss": 1.2, "val_loss": 1.4, "lr": 0.01}`. `val_` in front (or behind, as scvi-tools
             spells it) means cells held out.
         epoch
-            Its number; None: that among the values, else one more than the last.
+            Its number; None: that among the values, else that of the epoch that `wrap` goes through, else one more
+            than the last. Values of the last epoch are put to those that it has, in place of those of the same name.
 
         Raises
         ------
@@ -383,6 +385,7 @@ class LossMonitor(View):
         with self._lock:
             self._show_status()
             self._catch_up()
+            amended = any([track.has_been_amended() for track in self._tracks])
             fresh = [track for track in self._tracks if track.sent < len(track.rows)]
             parts = [{"key": track.key, "start": track.sent} for track in fresh]
             buffers = [track.packed(track.sent) for track in fresh]
@@ -390,7 +393,7 @@ class LossMonitor(View):
                 track.sent = len(track.rows)
             message = {"op": "append", "parts": parts, "info": self._info()}
         self.send(message, buffers=buffers)
-        if self.run is not None and self.run.status in (*ENDED, "paused"):
+        if amended or (self.run is not None and self.run.status in (*ENDED, "paused")):
             self.send_state(["values", "info"])  # complete, for views and files to come, and for who missed a message
 
     def _show_status(self) -> None:

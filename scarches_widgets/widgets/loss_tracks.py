@@ -75,9 +75,21 @@ class Track:
         self._told: list[tuple[str, str]] = []  # every column, those too that are not drawn
         self.sent = 0
         self.best: EpochEnded | None = None
+        self._last: EpochEnded | None = None  # of which there is a row
+        self._is_amended = False
+
+    def has_been_amended(self) -> bool:
+        """Whether a row that the page has been told may be another one since the last time that this was asked."""
+        was, self._is_amended = self._is_amended, False
+        return was
 
     def collect(self) -> bool:
         """Make rows of the epochs that have ended since the last time; whether there are curves unknown until now."""
+        if self.rows and self.run.epochs[len(self.rows) - 1] is not self._last:  # of which more was told meanwhile
+            self.rows.pop()
+            self.sent, self._is_amended = min(self.sent, len(self.rows)), True
+            told = [epoch for epoch in self.run.epochs[: len(self.rows)] if math.isfinite(watched(epoch))]
+            self.best = min(told, key=watched, default=None)
         fresh = self.run.epochs[len(self.rows) :]
         told = dict.fromkeys(column for epoch in fresh for column in _columns_of(epoch))
         unknown = [column for column in told if column not in self._told]
@@ -86,6 +98,7 @@ class Track:
             self.columns = _in_order(self._told)
             fresh, self.rows, self.sent = [*self.run.epochs[: len(self.rows)], *fresh], [], 0
         for epoch in fresh:
+            self._last = epoch
             parts = {"train": epoch.train, "val": epoch.validation or {}}
             fixed = (epoch.epoch, epoch.learning_rate, epoch.kl_weight)
             self.rows.append((*fixed, *(parts[part].get(term, math.nan) for part, term in self.columns)))

@@ -50,6 +50,27 @@ def test_what_a_loop_tells_becomes_epochs_with_their_best():
     assert run.epochs[-1].n_without_improvement == 1 and run.status == "done"
 
 
+def test_what_is_told_of_one_epoch_in_pieces_is_put_together_and_the_later_value_counts():
+    run = ToldRun().start()
+    run.tell({"loss": 3.0, "lr": 0.1}, 0)
+    run.tell({"val_loss": 2.0}, 0)
+    run.tell({"loss": 1.0}, 1)
+    run.tell({"loss": 9.0, "val_loss": 4.0}, 1)
+    for number in (7, 8):
+        run.begin_epoch(number)
+        run.tell({"loss": 1.0})
+        run.tell({"val_loss": 1.0 * number})
+    run.begin_epoch(9)
+    run.tell({"loss": 1.0}, epoch=20)
+    run.tell({"val_loss": 1.0})
+    run.end("the loop has ended")
+    run.wait(10)
+    assert run.history["train_loss"].to_dict() == {0: 3, 1: 9, 7: 1, 8: 1, 20: 1}
+    assert list(run.history["val_loss"]) == [2, 4, 7, 8, 1] and run.history["learning_rate"][0] == 0.1
+    assert [epoch.is_best for epoch in run.epochs] == [True, False, False, False, True]
+    assert [epoch.n_without_improvement for epoch in run.epochs] == [0, 1, 2, 3, 0]
+
+
 @pytest.mark.parametrize("values", [{}, {"epoch": 1, "lr": 0.1}, {"loss": "high"}, {"loss": None}, {"loss": [1]}])
 def test_what_holds_no_loss_is_refused(values):
     with pytest.raises(DataError, match="There is no loss among"):

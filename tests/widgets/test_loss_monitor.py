@@ -365,7 +365,7 @@ def test_stop_ends_anybodys_loop_after_its_epoch():
             if i == 2:
                 click(monitor, op="stop", when="batch")
                 stopped.set()
-            monitor.log({"loss": 1000.0 - i, "val_loss": 1.0}, epoch=i)  # of the same epoch still
+            monitor.log({"loss": 500.0 - i, "val_loss": 1.0}, epoch=i)  # of the same epoch still
             gone_through.append(i)
 
     thread = threading.Thread(target=loop)
@@ -373,7 +373,8 @@ def test_stop_ends_anybodys_loop_after_its_epoch():
     thread.join(10)
     wait_until(lambda: monitor.status == "stopped")
     assert gone_through == [0, 1, 2] and stopped.is_set()
-    assert monitor.run.ended.reason == "stopped after the epoch" and len(monitor.history) == 6
+    assert monitor.run.ended.reason == "stopped after the epoch"
+    assert list(monitor.history["train_loss"]) == [500, 499, 498]
     assert monitor.get_state("info")["info"]["controls"] == ("stop",)
 
 
@@ -391,6 +392,20 @@ def test_a_loop_that_nobody_can_stop_has_no_stop_and_one_in_a_cell_only_the_kern
     cell.user_ns["thread"].start()
     cell.user_ns["thread"].join(10)
     assert not cell.user_ns["monitor"].run.in_foreground
+
+
+def test_an_epoch_that_is_told_in_several_calls_is_one_row_of_all_on_the_page_too():
+    monitor, told = LossMonitor(), []
+    monitor.send_state = lambda key=None: told.append(key)
+    for i in monitor.wrap(range(3)):
+        monitor.log(loss=9.0 - i, lr=0.1)
+        wait_until(lambda n=i + 1: len(monitor.run.epochs) == n)
+        monitor._publish()
+        told.clear()
+        monitor.log(val_loss=[8.0, 2.0, 5.0][i])
+        wait_until(lambda: ["values", "info"] in told)  # for what the page had is another one
+    np.testing.assert_allclose(rows_of(monitor)[:, [0, 1, 3, 4]], [[0, 0.1, 9, 8], [1, 0.1, 8, 2], [2, 0.1, 7, 5]])
+    assert monitor.get_state("info")["info"]["best_epoch"] == 1
 
 
 def test_losses_that_come_later_than_the_first_epoch_get_a_curve_of_their_own(tmp_path):

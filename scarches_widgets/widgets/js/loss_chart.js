@@ -6,6 +6,9 @@ import { axisEnd, smoothed } from "./history.js";
 const ENDED = ["done", "stopped", "failed"];
 const FAINT = 0.25; // opacity of the raw curve behind its smoothed one
 
+/** The store's columns grow, and the chart's by what is streamed to it: shared ones would have each new row twice. */
+const copied = (columns) => Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, [...values]]));
+
 /** Draws nothing before there are series. */
 export function chartOf(model, store, host, signal) {
   let figure = null;
@@ -78,7 +81,7 @@ export function chartOf(model, store, host, signal) {
     if (!figure) return;
     for (const [key, history] of store.histories) {
       const source = figure.named(`raw:${key}`);
-      if (source) source.data = { ...history.columns };
+      if (source) source.data = copied(history.columns);
     }
     show();
     mark();
@@ -90,7 +93,7 @@ export function chartOf(model, store, host, signal) {
       const source = figure.named(`raw:${key}`);
       const { length, columns } = store.histories.get(key);
       if (!source) continue;
-      if (rows.epoch.length === length) source.data = { ...columns };
+      if (rows.epoch.length === length) source.data = copied(columns);
       else source.stream(rows);
     }
     if (fresh.size && model.get("smoothing")) smooth();

@@ -91,12 +91,17 @@ hubs["running"]._progressing()(3_000_000, 9_000_000)
 """
 EXERCISES = """
 def exercise(expression, **options):
-    checks = {"The model, `model`, is trained.": expression, "An answer is chosen.": "answer is not None"}
+    checks = {"The model, `model`, is trained.": expression, "You know why.": "answer == 'speed'"}
     return Exercise("Train", "Train it. Why `lr`?", checks, choices=["speed", "luck"], hints=["Click."], **options)
 
-exercises = {"done": exercise("model.history is not None", solution="model.train()"), "ready": exercise("later > 0")}
-exercises["done"].answer = "speed"
-for one in exercises.values(): one.climb(); one.check()
+exercises = {
+    "right": exercise("model.history is not None", solution="model.train()"),
+    "solution": exercise("len(model.history) == 5", solution="model.train(max_epochs=5)"),
+    "wrong": exercise("later > 0"), "fresh": exercise("later > 0"),
+}
+exercises["right"].answer, exercises["wrong"].answer = "speed", "luck"
+for name in ("right", "solution", "wrong"): exercises[name].climb(); exercises[name].check()
+exercises["solution"].climb()
 """
 VIEWS = """
 monitors = {state: LossMonitor(panel.run) for state, panel in trainers.items() if panel.run is not None}
@@ -104,20 +109,34 @@ monitors |= {"empty": LossMonitor(trainers["ready"]), "ready": LossMonitor(Train
 selected = EmbeddingView(reference, "truth", "cell_type"); selected.selection = range(50)
 wrong = EmbeddingView(reference, "truth", "library_size")
 wrong._obey(wrong, {"op": "color", "key": "a column that is not there"}, [])
+def trial(number, epochs):
+    told = LossMonitor(name=f"trial {number}")
+    for i in told.wrap(range(epochs)): told.log(loss=9.0 - i, val_loss=9.5 - i)
+    told.run.wait()
+    told.run.title = f"trial {number}"
+    return told.run
+
+class Sweep:
+    runs = [trial(0, 3), trial(1, 2)]
+    def watch_trials(self, watcher): pass
+
+sweep = LossMonitor(Sweep())
+looping = LossMonitor()
+stepping = looping.wrap(range(9)); next(stepping); looping.log(loss=1.0)
 tree = sca.hierarchy.Hierarchy.from_obs(reference, ["type_level1", "cell_type"])
 trees = [TreeEditor(tree, reference, batch_key="batch"), TreeEditor(tree, readonly=True)]
 views = {"none": EmbeddingView(reference, "truth"), "selected": selected, "wrong": wrong}
 display(*monitors.values(), *trainers.values(), *mappers.values(), *explorers.values(), *views.values(), *trees)
-display(*hubs.values(), *exercises.values())
+display(*hubs.values(), *exercises.values(), sweep, looping)
 """
 STATES = {
-    ".scaw-loss-monitor": {"empty", "ready", "running", "paused", "stopped", "done", "failed"},
+    ".scaw-loss-monitor": ["empty", "ready", "running", "running", "paused", "stopped", "done", "done", "failed"],
     ".scaw-training-panel": {"empty", "invalid", "ready", "running", "paused", "stopped", "done", "failed"},
     ".scaw-mapping-panel": {"invalid", "ready", "running", "paused", "stopped", "done", "failed"},
     ".scaw-gene-programs": {"empty", "ready", "running", "failed"},
     ".scaw-tree-editor": {"ready", "readonly"},
     ".scaw-model-hub": {"empty", "ready", "running", "done", "failed"},
-    ".scaw-exercise": {"ready", "done"},
+    ".scaw-exercise": ["ready", "ready", "ready", "done"],
 }
 EMBEDDING = ".scaw-embedding-view"
 
@@ -133,6 +152,8 @@ def test_no_serious_fault_in_any_state_of_any_view_in_either_theme(notebook):
         f"() => document.querySelectorAll('{EMBEDDING} .scaw-chart[data-ready]').length === 3", timeout=60_000
     )
     nb.wait_for_text(f"{EMBEDDING} [role=alert]", "a column that is not there")
+    for told in ("Not this one.", "model.train(max_epochs=5)"):
+        nb.wait_for_text(".scaw-exercise", told)
     nb.widgets("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
     nb.widgets("button:text-is('Table')").evaluate_all("all => all.forEach((one) => one.click())")
     for theme in ("light", "dark"):

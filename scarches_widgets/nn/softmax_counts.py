@@ -4,7 +4,7 @@
     counts ~ NegativeBinomial(μ, θ), or zero with probability sigmoid(zero_inflation_logits)
 
 `likelihoods` has the same formulas elementwise. Here a cell's sum over genes and all its gradients come from one pass,
-because this is where an epoch goes on a CPU:
+because this is where an epoch goes. On a CPU in float32, the pass is a compiled loop, `softmax_counts_cpu`; elsewhere:
 
 - most counts are zero, and everything that a zero does not have (log-gammas, digammas, factorials) is computed for the
   others alone;
@@ -35,7 +35,7 @@ FAR = 80.0  # logits beyond which a float32 sigmoid underflows
 class Seen(NamedTuple):
     """Where the counts are that are not zero; int64, one entry each."""
 
-    places: Tensor  # in the flattened matrix
+    places: Tensor  # in the flattened matrix, rising
     cells: Tensor
     genes: Tensor
 
@@ -129,6 +129,9 @@ def _evaluated(
 
     A matrix whose numbers are not needed any more is written over by the next.
     """
+    parameters = [one for one in (logits, log_library_size, log_theta, inflation) if one is not None]
+    if all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in (counts, *parameters)):
+        return _evaluated_on_cpu(counts, seen, rows, *parameters, wanted=wanted)
     x, theta_rows = _at(counts, seen), log_theta.exp()
     theta = theta_rows if rows is None else theta_rows.index_select(0, rows)
     highest = logits.amax(-1, keepdim=True)
@@ -166,6 +169,34 @@ def _evaluated(
     excess = _add_at(drawn, seen, x * (w_seen - 1))
     total = excess.sum(-1, keepdim=True)
     by_inflation = not_inflated.sub_(counted) if wanted[1] else None
+    return log_p, _Slopes(excess, weights, total, total / norm, by_theta, by_inflation)
+
+
+def _evaluated_on_cpu(
+    counts: Tensor,
+    seen: Seen,
+    rows: Tensor | None,
+    logits: Tensor,
+    log_library_size: Tensor,
+    log_theta: Tensor,
+    inflation: Tensor | None = None,
+    wanted: tuple[bool, bool] | None = None,
+) -> tuple[Tensor, _Slopes | None]:
+    """The same in float32, by a compiled loop."""
+    from .softmax_counts_cpu import evaluated  # a compiler is loaded by those alone who need it
+
+    theta, n_cells = log_theta.exp(), len(logits)
+    if theta.dim() == 1:
+        theta, rows = theta.unsqueeze(0), torch.zeros(n_cells, dtype=torch.int64)
+    elif rows is None:
+        rows = torch.arange(n_cells)
+    starts = torch.searchsorted(seen.cells, torch.arange(n_cells + 1))
+    counts, logits = counts.contiguous(), logits.contiguous()
+    found = evaluated(counts, starts, seen.genes, rows, logits, log_library_size, theta, inflation)
+    log_p, excess, weights, total, norm, by_theta, by_inflation = found
+    if wanted is None:
+        return log_p, None
+    by_theta, by_inflation = by_theta if wanted[0] else None, by_inflation if wanted[1] else None
     return log_p, _Slopes(excess, weights, total, total / norm, by_theta, by_inflation)
 
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from scarches_widgets.nn.likelihoods import log_negative_binomial, log_zero_inflated_negative_binomial
 from scarches_widgets.nn.softmax_counts import FAR, TABLED, log_softmax_negative_binomial, seen_in
+from scarches_widgets.nn.softmax_counts_cpu import FEW, LEAST_SHARE, MANY
 
 N, G = 7, 30
 
@@ -16,7 +17,8 @@ def inputs(dtype=torch.float64, per_cell=False, inflated=True, seed=0, spread=3.
     counts = torch.poisson(2 * torch.rand(N, G, generator=generator), generator=generator).to(dtype)
     counts[1] = 0
     counts[0, :4] = torch.tensor([2500.0, TABLED - 1, TABLED, TABLED + 1])
-    counts[2, 3] = 1.5
+    counts[2, 3:6] = torch.tensor([1.5, 0.5, 40.25])
+    counts[3, :5] = torch.tensor([FEW, FEW + 1, MANY, MANY + 1, 100.0])
     library_size = counts.sum(1, keepdim=True).clamp_min(1)
     parameters = [draw(N, G), library_size, draw(*((N, G) if per_cell else (G,)))]
     parameters += [draw(N, G)] if inflated else []
@@ -91,8 +93,37 @@ def test_dispersions_by_level_are_those_of_each_cell_s_level(n_levels, inflated)
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-def test_a_loss_that_is_not_a_number_stays_so():
-    counts, parameters = inputs()
+@pytest.mark.parametrize("inflated", [False, True])
+def test_single_precision_takes_dispersions_by_level_too(inflated):
+    counts, (logits, library_size, _, *inflation) = inputs(torch.float32, inflated=inflated)
+    table = torch.randn(3, G, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    rows = torch.arange(N) % 3
+    given = [logits, library_size, table, *inflation]
+    precise = [one.detach().double().requires_grad_() for one in given]
+    found = log_softmax_negative_binomial(counts, *given, rows=rows)
+    expected = log_softmax_negative_binomial(counts.double(), *precise, rows=rows)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-3)
+    for ours, theirs in zip(torch.autograd.grad(found.sum(), given), torch.autograd.grad(expected.sum(), precise)):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=2e-5 * float(theirs.abs().max()))
+
+
+def test_more_threads_give_the_same_bits():
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.poisson(3 * torch.rand(3 * LEAST_SHARE, G, generator=generator), generator=generator)
+    logits, log_theta = torch.randn(counts.shape, generator=generator), torch.randn(G, generator=generator)
+    given, n_threads, found = (counts, logits, counts.sum(1, keepdim=True), log_theta), torch.get_num_threads(), []
+    try:
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            found.append(log_softmax_negative_binomial(*given))
+    finally:
+        torch.set_num_threads(n_threads)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_loss_that_is_not_a_number_stays_so(dtype):
+    counts, parameters = inputs(dtype)
     with torch.no_grad():
         parameters[0][0, 0] = float("nan")
     assert log_softmax_negative_binomial(counts, *parameters).isnan()[0]

@@ -15,6 +15,7 @@ from .expression import Dispersion, ExpressionDecoder, Likelihood
 from .layers import Categories, CategoryTable, ConditionalLinear
 from .noise import Noise
 
+SPARSE = 0.1  # share of weights up to which it is faster to leave out the others
 PROGRAM = "program"  # what surgery calls the variable whose levels are programs
 
 
@@ -51,6 +52,7 @@ class ProgramLayer(nn.Module):
 
     variable = PROGRAM
     soft_added = False
+    _places = None  # of the mask's ones: the mask, its version, and where they are
 
     def __init__(self, n_terms: int, n_genes: int, levels: Mapping[str, int], soft: bool):
         super().__init__()
@@ -97,10 +99,32 @@ class ProgramLayer(nn.Module):
 
     def outputs(self, activities: Tensor, categories: Categories, noise: Noise | None = None) -> list[Tensor]:
         """Logits, (cells, genes); in a list, as hidden layers give theirs."""
-        logits = F.linear(activities, self.loadings())
+        logits = self._explained(activities)
         for offset in self.offsets:
             logits = logits + offset(categories)
         return [logits]
+
+    def _explained(self, activities: Tensor) -> Tensor:
+        """`activities @ loadings.T`, of which what the mask forbids is not even computed where that saves time."""
+        is_plain = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in (activities, self.weight))
+        if self.soft or not is_plain or not self._is_sparse():
+            return F.linear(activities, self.loadings())
+        from .sparse_linear import SparseLinear  # a compiler is loaded by those alone who need it
+
+        n_terms = self.weight.shape[1]
+        explained = SparseLinear.apply(activities[:, :n_terms], self.weight, *self._places[2:])
+        if not self.added:
+            return explained
+        return explained + F.linear(activities[:, n_terms:], self.loadings()[:, n_terms:])
+
+    def _is_sparse(self) -> bool:
+        """Whether few weights are allowed, and then where, which is looked up again if the mask has changed."""
+        mask, version = self.mask, self.mask._version
+        if self._places is None or self._places[0] is not mask or self._places[1] != version:
+            from .sparse_linear import places_of
+
+            self._places = mask, version, *places_of(mask)
+        return len(self._places[3]) <= SPARSE * mask.numel()
 
     @torch.no_grad()
     def after_step(self, rate: float, lasso: float | Tensor, l1: float, free_l1: float = 0.0) -> None:

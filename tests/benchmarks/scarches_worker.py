@@ -23,8 +23,8 @@ CLASSES = {"trvae": "TRVAE", "expimap": "EXPIMAP", "scpoli": "scPoli"}
 class Ours:
     def __init__(self, arguments):
         import scarches_widgets as sca
-        import scarches_widgets.nn.softmax_counts_cpu
-        import scarches_widgets.nn.sparse_linear  # noqa: F401  these two bring the compiler at the first step
+        import scarches_widgets.nn.softmax_counts_cpu  # what else the first step would import
+        import scarches_widgets.nn.sparse_linear
 
         warnings.simplefilter("ignore")
         self.cls = getattr(sca.models, CLASSES[arguments.model])

@@ -1,4 +1,4 @@
-"""Pictures of every widget, light, dark and narrow, to be looked at; some of them stand in the README.
+"""Pictures of every widget, light, dark and narrow, to be looked at; they stand in the README too, side by side.
 
     PYTHONPATH=tests python -m browser.screenshots FOLDER [WIDGET …] | --readme
 
@@ -64,7 +64,8 @@ SCENES = {  # class -> what the last line shows
     "Exercise": "Exercise('Fewer epochs', 'Train `model` for 5 epochs. What changes?', "
     "{'`model` has 5 epochs.': 'len(model.history) == 5'}, choices=['the loss', 'the genes'], hints=['Look.'])",
 }
-README = ("LossMonitor", "LabelReview", "SpatialMapper", "GenePrograms")
+ALONE_IN_README = ("LossMonitor", "LabelReview", "SpatialMapper", "GenePrograms")
+GAP = 24  # pixels between pictures that stand side by side
 
 
 def css_of(widget: str) -> str:
@@ -96,6 +97,19 @@ def take(nb: Notebook, i: int, widget: str, folder: Path, looks: dict[str, tuple
     return taken
 
 
+def side_by_side(pictures: list[Path], found: Path) -> None:
+    """All in one picture, at half their size."""
+    images = [Image.open(picture).convert("RGB") for picture in pictures]
+    images = [image.reduce(2) for image in images]
+    width = sum(image.width for image in images) + GAP * (len(images) - 1)
+    sheet = Image.new("RGB", (width, max(image.height for image in images)), "white")
+    left = 0
+    for image in images:
+        sheet.paste(image, (left, 0))
+        left += image.width + GAP
+    sheet.quantize(2 * COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(found, optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", help="where the pictures go")
@@ -106,10 +120,10 @@ def main() -> None:
         parser.error(f"There is no picture of {unknown[0]}. There are: {', '.join(SCENES)}.")
     if not asked.readme and asked.folder is None:
         parser.error("Name a folder for the pictures, or give --readme.")
-    widgets = README if asked.readme else asked.widgets or SCENES
-    folder = IN_README if asked.readme else asked.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    widgets = asked.widgets or SCENES
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+        folder = asked.folder or Path(home) / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
         lab = Lab(Path(home))
         path = chromium(playwrights_own=Path(playwright.chromium.executable_path))
         browser = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
@@ -122,11 +136,13 @@ def main() -> None:
             for i, widget in enumerate(widgets, start=1):
                 name = css_of(widget).removeprefix(".scaw-").replace("-", "_")
                 looks = {name: ("light", "wide")}
-                if not asked.readme:
-                    looks |= {f"{name}-dark": ("dark", "wide"), f"{name}-narrow": ("light", "narrow")}
-                for picture in take(nb, i, widget, folder, looks):
-                    if asked.readme:
-                        Image.open(picture).quantize(COLOURS).save(picture, optimize=True)
+                looks |= {f"{name}-dark": ("dark", "wide"), f"{name}-narrow": ("light", "narrow")}
+                pictures = take(nb, i, widget, folder, looks)
+                if asked.readme:
+                    side_by_side(pictures, IN_README / f"{name}_looks.png")
+                    if widget in ALONE_IN_README:
+                        alone = Image.open(pictures[0]).quantize(COLOURS)
+                        alone.save(IN_README / pictures[0].name, optimize=True)
             nb.check()
         finally:
             browser.close()

@@ -90,8 +90,10 @@ def discrepancy_between_groups(
     edges = (paired | paired.T).to(values.dtype)
     weights = shares @ (edges.sum(1).diag() - edges) @ shares.T
     first, second = torch.triu_indices(*weights.shape, 1, device=values.device)
-    of_pairs = _WeighedKernels.apply(values, first, second, 2 * weights[first, second], tuple(bandwidths))
-    return of_pairs + len(bandwidths) * weights.trace()
+    has_pdist = values.device.type != "mps"
+    distances = torch.pdist(values) if has_pdist else torch.cdist(values, values)[first, second]
+    of_pairs = _GaussianKernels.apply(distances.square(), tuple(bandwidths))
+    return 2 * weights[first, second] @ of_pairs + len(bandwidths) * weights.trace()
 
 
 def dependence(a: Tensor, b: Tensor) -> Tensor:
@@ -125,11 +127,16 @@ def _kernel(a: Tensor, b: Tensor, bandwidths: Sequence[float]) -> Tensor:
 
 
 class _GaussianKernels(torch.autograd.Function):
-    """Σ exp(−squared / (2 · bandwidth)), elementwise."""
+    """Σ exp(−squared / (2 · bandwidth)), elementwise; value and slope come from the same exponentials."""
 
     @staticmethod
     def forward(ctx, squared: Tensor, bandwidths: tuple[float, ...]) -> Tensor:
-        value, slope = _kernels_and_slopes(squared, bandwidths)
+        rates = squared.new_tensor([-0.5 / bandwidth for bandwidth in bandwidths])
+        both = torch.stack([torch.ones_like(rates), rates])  # (2, kernels): of the value, and of its slope
+        found = squared.new_empty(2, squared.numel())
+        for part, target in zip(squared.reshape(-1).split(AT_A_TIME), found.split(AT_A_TIME, dim=1)):
+            torch.mm(both, torch.outer(rates, part).clamp_(min=LEAST_EXPONENT).exp_(), out=target)
+        value, slope = found.view(2, *squared.shape)
         ctx.save_for_backward(slope)
         return value
 
@@ -138,44 +145,3 @@ class _GaussianKernels(torch.autograd.Function):
     def backward(ctx, upstream: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors
         return upstream * slope, None
-
-
-class _WeighedKernels(torch.autograd.Function):
-    """Σ over pairs of cells of weight · kernel.
-
-    With c_ij the weight times the kernel's slope by the squared distance, the gradient of cell i is
-    2 (value_i Σ_j c_ij − Σ_j c_ij value_j): one product of matrices in place of a sum over pairs.
-    """
-
-    @staticmethod
-    def forward(ctx, values: Tensor, first: Tensor, second: Tensor, weights: Tensor, bandwidths: tuple[float, ...]):
-        has_pdist = values.device.type != "mps"
-        distances = torch.pdist(values) if has_pdist else torch.cdist(values, values)[first, second]
-        kernels, slopes = _kernels_and_slopes(distances.square(), bandwidths)
-        ctx.save_for_backward(values, first, second, weights * slopes)
-        return weights @ kernels
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
-        values, first, second, slopes = ctx.saved_tensors
-        c = values.new_zeros(len(values), len(values))
-        c[first, second] = slopes
-        c[second, first] = slopes
-        return 2 * upstream * (values * c.sum(1, keepdim=True) - c @ values), None, None, None, None
-
-
-def _kernels_and_slopes(squared: Tensor, bandwidths: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """Σ exp(−squared / (2 · bandwidth)), elementwise, and its derivative by `squared`: from the same exponentials."""
-    rates = squared.new_tensor([-0.5 / bandwidth for bandwidth in bandwidths])
-    if squared.device.type == "cpu" and squared.dtype == torch.float32:
-        from .vector_math import sum_of_exponentials
-
-        found = squared.new_empty(2, *squared.shape)
-        sum_of_exponentials(squared.reshape(-1).numpy(), rates.numpy(), *found.view(2, -1).numpy())
-        return found.unbind()
-    both = torch.stack([torch.ones_like(rates), rates])  # (2, kernels): of the value, and of its slope
-    found = squared.new_empty(2, squared.numel())
-    for part, target in zip(squared.reshape(-1).split(AT_A_TIME), found.split(AT_A_TIME, dim=1)):
-        torch.mm(both, torch.outer(rates, part).clamp_(min=LEAST_EXPONENT).exp_(), out=target)
-    return found.view(2, *squared.shape).unbind()

@@ -113,15 +113,3 @@ def log_1_plus(x):
     """log(1 + x) of a finite float32 x ≥ 0. NaN stays NaN."""
     y = np.float32(1) + x
     return log(y) + (x - (y - np.float32(1))) / y  # what rounding 1 + x has lost
-
-
-@compiled(fastmath={"contract"})
-def sum_of_exponentials(x, rates, value, slope):
-    """Σ exp(rate · x) of each float32 x ≥ 0, and its derivative by x; rates are ≤ 0."""
-    for i in range(len(x)):
-        value[i] = slope[i] = np.float32(0)
-    for rate in rates:
-        for i in range(len(x)):
-            power = exp_of_negative(rate * x[i])
-            value[i] += power
-            slope[i] += rate * power

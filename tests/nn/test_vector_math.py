@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from scarches_widgets.nn import vector_math
-from scarches_widgets.nn.vector_math import compiled, exp_of_negative, log, log_1_plus, sum_of_exponentials
+from scarches_widgets.nn.vector_math import compiled, exp_of_negative, log, log_1_plus
 
 SMALLEST = np.finfo(np.float32).tiny
 
@@ -40,15 +40,6 @@ def test_what_is_not_a_number_stays_so_and_the_ends_are_finite():
     assert np.isnan(applied(exp_of_negative, nan)) and np.isnan(applied(log_1_plus, nan))
     assert applied(exp_of_negative, np.float32([0, -1e9, -np.inf])).tolist() == [1, *[np.float32(np.exp(-87.0))] * 2]
     assert applied(log_1_plus, np.float32([0])) == 0
-
-
-def test_a_sum_of_exponentials_comes_with_its_slope():
-    x, rates = np.geomspace(1e-7, 1e3, 1_001), np.array([-5e5, -0.5, -1e-3])
-    value, slope = np.empty((2, len(x)), np.float32)
-    sum_of_exponentials(x.astype(np.float32), rates.astype(np.float32), value, slope)
-    powers = np.exp(np.outer(rates, x.astype(np.float32).astype(np.float64)))
-    np.testing.assert_allclose(value, powers.sum(0), rtol=3e-5)  # rounding the exponent moves what it gives
-    np.testing.assert_allclose(slope, rates @ powers, rtol=3e-5, atol=1e-30)
 
 
 def test_where_no_folder_can_be_written_loops_are_compiled_for_this_process_alone(monkeypatch):

@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .vector_math import compiled, exp_of_negative, log, log_1_plus
+from .vector_math import ANY_ORDER, compiled, exp_of_negative, log, log_1_plus
 
 FEW, MANY = 6, 16
 SMALL = 1e-4  # a θ below which a product of `FEW` factors may overflow float32
 LARGE = 1e200  # of a product that may grow further
 LOG_FACTORIAL = np.array([math.lgamma(count + 1) for count in range(MANY + 1)])
 LEAST_SHARE = 16  # cells that are worth a thread
-ANY_ORDER = {"contract", "reassoc", "nsz", "arcp"}  # of a sum; NaN and infinity stay what they are
 
 
 def evaluated(

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .vector_math import compiled
+from .vector_math import ANY_ORDER, compiled
 
 AT_ONCE = 16  # cells: two vectors of a processor
-ANY_ORDER = {"contract", "reassoc", "nsz", "arcp"}  # of a sum; NaN and infinity stay what they are
 
 
 class SparseLinear(torch.autograd.Function):

@@ -16,6 +16,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+ANY_ORDER = {
+    "contract",
+    "reassoc",
+    "nsz",
+    "arcp",
+}  # how a loop may be sped up: sums in any order; NaN and infinity stay what they are
 LEAST = np.float32(-87.0)  # exp of less has no full float32 any more
 LOG2_E = np.float32(1.44269504088896341)
 LN_2 = np.float32(0.693359375), np.float32(-2.12194440e-4)  # the second is what the first lacks

@@ -41,7 +41,8 @@ def new_models(adata) -> dict[str, sca.models.base.Model]:
         "SCVI": sca.models.SCVI(adata, **key, **SMALL, dropout_rate=0.2),
         "SCVI, inferred library": sca.models.SCVI(adata, **key, **small, use_observed_lib_size=False),
         "SCANVI": sca.models.SCANVI(adata, **key, **labels, **small),
-        # with seed 0, float32's rounding leads two processes 3e-4 from one; with seeds 1 and 2, 1e-5
+        # With seed 0, step 19's gradient is 100 times the others', where cells lie so near that the narrowest kernels
+        # multiply float32's rounding: two processes end 3e-4 from one. With seeds 1 and 2 it is 1e-5.
         "TRVAE": sca.models.TRVAE(adata, **key, **HIDDEN, n_latent=4, mmd_on="y", seed=1),
         "EXPIMAP": sca.models.EXPIMAP(adata, **key, **HIDDEN, **sets),
         "TOTALVI": sca.models.TOTALVI(adata, **key, protein_key="protein_expression", **small),

@@ -112,6 +112,8 @@ class Sweep:
     >>> sweep.wait(); sweep.table; print(sweep.code())
     """
 
+    controls = ("stop",)  # as of a run, since it is steered in place of its trials
+
     def __init__(
         self,
         model: type[Model] | str,
@@ -153,6 +155,8 @@ class Sweep:
         self._stop_wanted: str | None = None
         self._finished = threading.Event()
         self._watchers: list[Callable[[TrialRun], None]] = []
+        self._status_watchers: list[Callable[[], None]] = []
+        self.in_foreground = False  # whether a cell or script waits in `run`: then only an interrupt can end it
 
     def __repr__(self) -> str:
         return f"Sweep({self._class.__name__}, {self.status}, {len(self.runs)} trials begun of {self.n_trials})"
@@ -181,18 +185,22 @@ class Sweep:
             journal = self.folder / JOURNAL
             self._study = SweepStudy(journal, self.space, self.mode, self.seed, self._unpruned_epochs)
             self._study.take_up()
-            self.status = "running"
+            self._become("running")
             threading.Thread(target=self._drive, args=(held.pop_all(),), name="scarches-sweep", daemon=True).start()
         return self
 
     def run(self) -> Sweep:
         """`start`, and return when the sweep has ended; an interrupt stops it."""
-        self.start()
+        self.in_foreground = True
         try:
-            self.wait()
-        except KeyboardInterrupt:
-            self.stop()
-            self.wait()
+            self.start()
+            try:
+                self.wait()
+            except KeyboardInterrupt:
+                self.stop()
+                self.wait()
+        finally:
+            self.in_foreground = False
         return self
 
     def stop(self, when: str = "batch") -> None:
@@ -201,10 +209,12 @@ class Sweep:
         if when not in ("batch", "epoch"):
             raise ValueError(f"when='{when}' is neither 'batch' nor 'epoch'.")
         with self._lock:
-            if self.status in ("running", "stopping"):
-                self.status, self._stop_wanted = "stopping", when
-                for run in self.runs:
-                    run.stop_alone(when)
+            if self.status not in ("running", "stopping"):
+                return
+            self.status, self._stop_wanted = "stopping", when
+            for run in self.runs:
+                run.stop_alone(when)
+        self._tell_status()
 
     def wait(self, timeout: float | None = None) -> str:
         """Wait until the sweep has ended, at most `timeout` seconds; the status then. Raises what it raised."""
@@ -216,6 +226,19 @@ class Sweep:
     def watch_trials(self, watcher: Callable[[TrialRun], None]) -> None:
         """Call `watcher` with each trial's run as it begins, from now on."""
         self._watchers.append(watcher)
+
+    def watch_status(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` whenever `status` has changed, from now on: between trials too, and when all have ended."""
+        self._status_watchers.append(watcher)
+
+    def _become(self, status: str) -> None:
+        with self._lock:  # else a stop under way would put "stopping" over the end
+            self.status = status
+        self._tell_status()
+
+    def _tell_status(self) -> None:
+        for watcher in self._status_watchers:
+            watcher()
 
     # Results
 
@@ -310,8 +333,10 @@ class Sweep:
         except BaseException as error:  # noqa: BLE001 - kept for wait(), which raises it
             self.error = error
         finally:
-            self.status = status
-            self._finished.set()
+            try:
+                self._become(status)
+            finally:
+                self._finished.set()
 
     def _ask(self) -> tuple[Trial, TrialRun]:
         """The next trial, chosen by what is known now."""

@@ -21,7 +21,7 @@ from ..training.watched import Run, history_frame
 from .base import ENDED, HERE, Publisher, View, in_a_cell, inlined
 from .bokeh_bridge import ensure_loader, figure_item
 from .loss_sources import run_of
-from .loss_sweep import follow_trials
+from .loss_sweep import Trials, follow_trials
 from .loss_tracks import COLOURS, Track, curves_figure, in_words, lines_of, plotting, series_of, unit_of
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ class LossMonitor(View):
     ):
         self._lock = threading.RLock()
         self.run: Run | None = None
+        self._sweep: Trials | None = None
         self._name = name
         self._of_model = hasattr(source, "watch_runs")
         self._tracks: list[Track] = []
@@ -396,9 +397,17 @@ class LossMonitor(View):
         if amended or (self.run is not None and self.run.status in (*ENDED, "paused")):
             self.send_state(["values", "info"])  # complete, for views and files to come, and for who missed a message
 
+    @property
+    def _steered(self) -> Run | Trials | None:
+        """Whose status is shown, and what the buttons steer: the run, or the sweep that it is a trial of."""
+        return self._sweep or self.run
+
     def _show_status(self) -> None:
-        if self.run is not None:
-            self.status = self.run.status
+        if self._steered is None:
+            return
+        self.status = self._steered.status
+        if self._sweep is not None and self._sweep.error is not None:
+            self.show_error(self._sweep.error)
 
     def _packed(self) -> dict[str, bytes]:
         """Key → all rows of a run as float32, (epochs, FIXED and series)."""
@@ -410,8 +419,11 @@ class LossMonitor(View):
         with self._lock:
             run = self.run
             facts = {track.key: track.facts() for track in self._tracks}
+            steering = {}
+            if self._steered is not None:
+                steering = {"in_foreground": self._steered.in_foreground, "controls": self._steered.controls}
             if run is None or run.started is None:
-                return {"run": self._n_runs, "n_epochs": 0, "max_epochs": None, "notes": [], "runs": facts}
+                return {"run": self._n_runs, "n_epochs": 0, "max_epochs": None, "notes": [], "runs": facts, **steering}
             main = next(track for track in self._tracks if track.key == MAIN)
             if run.status in ENDED or time.monotonic() - self._remarked > REMARKED:
                 self._remarks, self._remarked = main.remarks(), time.monotonic()
@@ -423,8 +435,7 @@ class LossMonitor(View):
                 "run": self._n_runs,
                 "step": self._step[0],
                 "steps_per_epoch": self._step[1],
-                "in_foreground": run.in_foreground,
-                "controls": run.controls,
+                **steering,
                 "notes": [*seen, *told],
                 "runs": facts,
                 "n_earlier": len(self._not_drawn()),
@@ -442,8 +453,9 @@ class LossMonitor(View):
         self._steer("stop", "stop", "epoch" if content.get("when") == "epoch" else "batch")
 
     def _steer(self, control: str, verb: str, *arguments: str) -> None:
-        if self.run is not None and control in self.run.controls and not self.run.in_foreground:
-            getattr(self.run, verb)(*arguments)
+        steered = self._steered
+        if steered is not None and control in steered.controls and not steered.in_foreground:
+            getattr(steered, verb)(*arguments)
             self._publisher.touch()
 
     def _again(self, content: dict, buffers: list) -> None:

@@ -1,4 +1,7 @@
-"""A sweep's trials in a LossMonitor: the newest one is watched, with those under way and the best ones beside it."""
+"""A sweep's trials in a LossMonitor: the newest one is watched, with those under way and the best ones beside it.
+
+Status and Stop are the sweep's, which goes on where one trial has ended and the next has not begun.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,27 @@ class Trials(Protocol):
     """What trains many models: `bridges.sweeps.Sweep`. Their runs have a `title`."""
 
     runs: list[Run]
+    status: str
+    error: BaseException | None
+    controls: tuple[str, ...]
+    in_foreground: bool
+
+    def stop(self, when: str) -> None: ...
 
     def watch_trials(self, watcher: Callable[[Run], None]) -> None: ...
+
+    def watch_status(self, watcher: Callable[[], None]) -> None: ...
 
 
 def follow_trials(monitor: LossMonitor, sweep: Trials) -> None:
     """Draw each trial of a sweep as it begins; no more than can be told apart."""
+    monitor._sweep = sweep
     for run in sweep.runs:
         if run.started is not None:
             show_trial(monitor, run)
     sweep.watch_trials(lambda run: show_trial(monitor, run))
+    sweep.watch_status(monitor._publisher.touch)
+    monitor._show_status()
 
 
 def show_trial(monitor: LossMonitor, run: Run) -> None:

@@ -170,7 +170,7 @@ class Track:
         seconds = [epoch.seconds for epoch in epochs[-RECENT:] if math.isfinite(epoch.seconds)]
         to_go = (started.max_epochs or len(epochs)) - len(epochs)
         pace = getattr(self.run, "speed", 1.0)
-        told = bool(seconds and started.max_epochs and pace)
+        told = bool(seconds and started.max_epochs and pace and self.run.is_active)
         last = epochs[-1] if epochs else None
         return {
             "max_epochs": started.max_epochs or None,

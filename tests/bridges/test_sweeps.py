@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 
 import pandas as pd
@@ -75,8 +76,7 @@ def test_a_sweep_that_was_stopped_in_mid_trial_goes_on_to_the_table_of_an_unbrok
             monitor._stop({"when": "batch"}, [])  # a click on Stop
 
     first.watch_trials(stop_in_the_second)
-    first.run()
-    assert first.status == "stopped" and list(first.table["status"]) == ["done", "stopped"]
+    assert first.start().wait(120) == "stopped" and list(first.table["status"]) == ["done", "stopped"]
     second = sweep_of(cells, tmp_path).run()
     assert list(second.table["status"]) == ["done", "stopped", "done", "done", "done"] and len(second.runs) == 3
     again = second.table[second.table["status"] == "done"].reset_index(drop=True)
@@ -84,9 +84,59 @@ def test_a_sweep_that_was_stopped_in_mid_trial_goes_on_to_the_table_of_an_unbrok
     assert again[columns].equals(unbroken.table[columns].reset_index(drop=True))
 
 
+def test_stop_pressed_when_one_trial_has_ended_and_the_next_has_not_begun_ends_the_sweep(cells, tmp_path):
+    between, go_on = threading.Event(), threading.Event()
+
+    class Held(SerialExecutor):
+        def imap(self, function, tasks):
+            for outcome in super().imap(function, tasks):
+                yield outcome
+                between.set()
+                go_on.wait(60)
+
+    sweep = sweep_of(cells, tmp_path, executor=Held())
+    monitor = LossMonitor(sweep)
+    assert monitor.status == "ready"
+    sweep.start()
+    assert between.wait(120) and [run.status for run in sweep.runs] == ["done"]
+    monitor._publish()
+    assert monitor.status == "running" and monitor._info()["controls"] == ("stop",)
+    monitor._stop({"when": "batch"}, [])  # a click on Stop
+    monitor._publish()
+    assert monitor.status == sweep.status == "stopping"
+    go_on.set()
+    assert sweep.wait(60) == "stopped" and list(sweep.table["status"]) == ["done"]
+    deadline = time.monotonic() + 10
+    while monitor.status != "stopped":  # told by the sweep, since no trial tells anything any more
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_sweep_that_holds_the_kernel_says_so_and_takes_no_click(cells, tmp_path):
+    sweep = sweep_of(cells, tmp_path, n_trials=1)
+    monitor, told = LossMonitor(sweep), []
+
+    def press(run):
+        told.append(monitor._info()["in_foreground"])
+        monitor._stop({"when": "batch"}, [])
+
+    sweep.watch_trials(press)
+    assert sweep.run().status == "done" and told == [True]
+
+
 def test_trials_are_drawn_as_they_begin_but_no_more_than_can_be_told_apart():
     """The newest one, and the best of the others."""
-    sweep = type("Trials", (), {"runs": [], "watch_trials": lambda self, watcher: setattr(self, "show", watcher)})()
+
+    class Trials:
+        runs, status, error, controls, in_foreground = (), "running", None, ("stop",), False
+
+        def watch_trials(self, watcher):
+            self.show = watcher
+
+        def watch_status(self, watcher):
+            pass
+
+    sweep = Trials()
     monitor = LossMonitor(sweep)
     for number, loss in enumerate([5.0, 9.0, 3.0, 4.0, 8.0, 1.0, 2.0]):
         run = run_of_history(pd.DataFrame({"val_unweighted_loss": [loss]}))

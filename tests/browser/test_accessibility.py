@@ -117,8 +117,9 @@ def trial(number, epochs):
     return told.run
 
 class Sweep:
-    runs = [trial(0, 3), trial(1, 2)]
+    runs, status, error, controls, in_foreground = [trial(0, 3), trial(1, 2)], "done", None, ("stop",), False
     def watch_trials(self, watcher): pass
+    def watch_status(self, watcher): pass
 
 sweep = LossMonitor(Sweep())
 looping = LossMonitor()

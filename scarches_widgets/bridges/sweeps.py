@@ -26,6 +26,7 @@ import pandas as pd
 from scipy import sparse
 
 from ..data.atomic import claimed, write_file
+from ..data.matrix import layer_names
 from ..data.names import did_you_mean, digest_of, listed
 from ..mapping.executors import Executor, executor_of
 from ..mapping.jobs import model_class
@@ -438,7 +439,7 @@ class _Remaining(Sequence):
 def _digest_of_cells(adata: AnnData) -> str:
     """Whether other cells are the same: by names, counts and keys."""
     digest = hashlib.sha256(digest_of([*adata.obs_names, *adata.var_names]).encode())
-    for matrix in (adata.X, *adata.layers.values()):
+    for matrix in (adata.X, *(adata.layers[name] for name in layer_names(adata))):
         if not (sparse.issparse(matrix) or isinstance(matrix, np.ndarray)):
             raise TypeError(
                 f"The cells' counts are a {type(matrix).__name__}, not in memory. Give the name of their file, and "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .matrix import Matrix, Unreadable, matrix_of, raw_matrix_of, where_is
+from .matrix import Matrix, Unreadable, layer_names, matrix_of, raw_matrix_of, where_is
 from .names import shown
 from .scan import Scan
 
@@ -18,7 +18,7 @@ CELLS_TO_GUESS_FROM = 128
 
 def find_counts(adata: AnnData, besides: str | None) -> str:
     """How to read counts from somewhere else than `besides`; empty if there are none. Every value is looked at."""
-    for layer in sorted(adata.layers, key=lambda name: "count" not in str(name).lower()):
+    for layer in sorted(layer_names(adata), key=lambda name: "count" not in str(name).lower()):
         if layer != besides and _holds_counts(matrix_of(adata, layer)):
             return f"{where_is(layer)} holds counts: pass layer='{shown(layer)}'."
     if besides is not None and _holds_counts(matrix_of(adata, None)):

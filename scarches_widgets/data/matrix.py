@@ -238,6 +238,11 @@ def where_is(layer: str | None) -> str:
     return "X" if layer is None else f"layers['{shown(layer)}']"
 
 
+def layer_names(adata: AnnData) -> list[str]:
+    """The layers beside X, which anndata 0.13 has among them by the name None."""
+    return [name for name in adata.layers if name is not None]
+
+
 def matrix_of(adata: AnnData, layer: str | None) -> Matrix:
     """X or a layer where it is stored: a view's `.X` would copy the whole selection, in native code."""
     holder = adata._adata_ref if adata.is_view else adata

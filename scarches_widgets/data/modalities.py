@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from .findings import Finding, Findings, counted, error, some, warning
+from .matrix import layer_names
 from .names import DataError, did_you_mean, listed, shown
 
 if TYPE_CHECKING:
@@ -280,7 +281,8 @@ def as_anndata(data, protein_key: str | None = None, protein_layer: str | None =
     rna = others[_one_of(others, RNA_NAMES, "RNA", "it as mdata.mod['rna']")]
     columns = {name: data.obs[name] for name in data.obs if name not in rna.obs and ":" not in name}
     obs = rna.obs.assign(**{name: column.reindex(rna.obs_names) for name, column in columns.items()})
-    adata = AnnData(rna.X, obs=obs, var=rna.var, uns=dict(data.uns), layers=dict(rna.layers))
+    layers = {name: rna.layers[name] for name in layer_names(rna)}
+    adata = AnnData(rna.X, obs=obs, var=rna.var, uns=dict(data.uns), layers=layers)
     if protein_key in data.mod:
         proteins = data.mod[protein_key]
         order = _paired(rna, proteins, protein_key)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .findings import Finding, Findings, counted, error, some
+from .matrix import layer_names
 from .modalities import RNA_NAMES, _one_of
 from .names import DataError, did_you_mean, listed, shown
 
@@ -372,7 +373,8 @@ def with_receptors(data) -> AnnData:
             f"The MuData is not paired: of {rna.n_obs:,} cells with RNA, {int((order < 0).sum()):,} have no '{AIRR}', "
             f"which has {airr.n_obs:,} cells. Keep the cells that have both: mudata.pp.intersect_obs(mdata)."
         )
-    adata = AnnData(rna.X, obs=rna.obs.copy(), var=rna.var, uns=dict(data.uns), layers=dict(rna.layers))
+    layers = {name: rna.layers[name] for name in layer_names(rna)}
+    adata = AnnData(rna.X, obs=rna.obs.copy(), var=rna.var, uns=dict(data.uns), layers=layers)
     for name in data.obs:
         if name not in adata.obs and ":" not in name:
             adata.obs[name] = data.obs[name].reindex(rna.obs_names)

@@ -65,7 +65,8 @@ class FileCells:
             self._uns = {key: read_elem(self._store["uns"][key]) for key in wanted["uns"]}
             self._layer, self._matrix = layer, self._matrix_of(layer)
             self.var: pd.DataFrame = read_elem(self._store["var"])
-            self.n_cells = int(self._obs[self._obs.attrs["_index"]].shape[0])
+            index = self._obs[self._obs.attrs["_index"]]
+            self.n_cells = int((index if hasattr(index, "shape") else index["values"]).shape[0])
         except BaseException:
             self.close()
             raise
@@ -108,7 +109,7 @@ class FileCells:
 
     def names(self, start: int, stop: int) -> np.ndarray:
         """Of cells `start` to `stop`."""
-        return self._rows(self._obs[self._obs.attrs["_index"]], slice(start, stop))
+        return np.asarray(self._rows(self._obs[self._obs.attrs["_index"]], slice(start, stop)), dtype=object)
 
     def column(self, name: str, start: int, stop: int) -> pd.Series:
         """A column of `obs` for cells `start` to `stop`."""
@@ -149,7 +150,7 @@ class FileCells:
                 raise self._error(f"is damaged: an entry of its matrix points beyond its {shape[1]:,} genes")
             return sparse.csr_matrix((values, columns, starts - starts[0]), shape=shape)
         if kind == "dataframe":
-            index = pd.Index(self._rows(element[element.attrs["_index"]], rows).astype(str))
+            index = pd.Index(np.asarray(self._rows(element[element.attrs["_index"]], rows)).astype(str))
             columns = {name: self._rows(element[name], rows) for name in element.attrs["column-order"]}
             return pd.DataFrame(columns, index=index)
         if kind == "categorical":
@@ -158,7 +159,7 @@ class FileCells:
             codes, ordered = element["codes"][rows], bool(element.attrs.get("ordered", False))
             return pd.Categorical.from_codes(codes, read_elem(element["categories"]), ordered=ordered)
         if kind.startswith("nullable-"):
-            values = pd.array(element["values"][rows])
+            values = pd.array(self._rows(element["values"], rows))
             values[np.asarray(element["mask"][rows])] = pd.NA
             return values
         if kind in ("array", "string-array"):

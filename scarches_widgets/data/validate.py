@@ -31,7 +31,7 @@ from .check_obs import (
 from .check_values import VALUE_CHECKS
 from .counts import find_counts
 from .findings import Finding, Findings, error
-from .matrix import Unreadable, matrix_of, where_is
+from .matrix import Unreadable, layer_names, matrix_of, where_is
 from .names import did_you_mean, listed, shown
 from .scan import Scan
 
@@ -165,7 +165,7 @@ def _as_keys(keys: Iterable[str] | None) -> tuple[str, ...]:
 
 def check_matrix(asked: Request) -> Iterator[Finding]:
     """All that concerns the matrix: found, readable, and its values as the model expects them."""
-    layers = list(asked.adata.layers)
+    layers = layer_names(asked.adata)
     if asked.layer is not None and asked.layer not in layers:
         yield error("missing-layer", asked.where)(
             f"adata has no layer '{shown(asked.layer)}'.{did_you_mean(asked.layer, layers)}",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..data.matrix import Block, Unreadable, matrix_of
+from ..data.matrix import Block, Unreadable, layer_names, matrix_of
 from ..data.names import DataError, did_you_mean, listed, shown
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Expression:
 
     def __init__(self, adata: AnnData, layer: str | None = None):
         if layer is not None and layer not in adata.layers:
-            raise DataError(f"There is no layers['{shown(layer)}'].{did_you_mean(layer, adata.layers)}")
+            raise DataError(f"There is no layers['{shown(layer)}'].{did_you_mean(layer, layer_names(adata))}")
         if layer is None and adata.X is None:
             raise DataError("The AnnData has no X, so there is no expression to show. Name a layer.")
         self.adata, self.layer = adata, layer

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.coordinates import places_of
+from ..data.matrix import layer_names
 from ..data.names import DataError, did_you_mean, listed, shown
 from ..nn.enrichment import enrichment
 from .layers import category_colors, table_of
@@ -587,10 +588,9 @@ def _light_copy(
                 f"'{shown(gene)}' is neither a column of obs nor a gene."
                 f"{did_you_mean(gene, [*source.obs, *source.var_names])}"
             )
-    if layer is not None and layer not in source.layers:
-        raise DataError(
-            f"There is no layer '{layer}'.{did_you_mean(layer, source.layers)} There are: {listed(source.layers, 9)}."
-        )
+    known = layer_names(source)
+    if layer is not None and layer not in known:
+        raise DataError(f"There is no layer '{layer}'.{did_you_mean(layer, known)} There are: {listed(known, 9)}.")
     light = AnnData(obs=source.obs[columns].copy(), var=pd.DataFrame(index=pd.Index(genes, dtype=str)))
     if len(genes):
         every = len(genes) == source.n_vars

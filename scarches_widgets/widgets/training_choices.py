@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..data.matrix import matrix_of, where_is
+from ..data.matrix import layer_names, matrix_of, where_is
 from ..data.names import shown
 from .form import Choice, as_entry
 
@@ -36,7 +36,7 @@ def levels_of(adata: AnnData | None) -> list[Choice]:
 
 def matrices(adata: AnnData) -> list[Choice]:
     """X and the layers, each with the type of its values."""
-    types = {name: getattr(matrix_of(adata, name).stored, "dtype", None) for name in (None, *adata.layers)}
+    types = {name: getattr(matrix_of(adata, name).stored, "dtype", None) for name in (None, *layer_names(adata))}
     return [Choice(name, where_is(name) + (f", {dtype}" if dtype else "")) for name, dtype in types.items()]
 
 

@@ -67,6 +67,6 @@ def test_small_data_are_read_whole_and_of_large_ones_both_ends(pristine, monkeyp
         taken.setdefault(dataset.name, []).append(key)
 
     monkeypatch.setattr(h5py.Dataset, "__getitem__", noted)
-    monkeypatch.setattr(read, "PROBED", 200)
+    monkeypatch.setattr(read, "PROBED", 230)
     read.read_through(pristine)
     assert taken["/X"] == [slice(None, 1), slice(-1, None)] and taken["/obs/type/codes"] == [()]

@@ -18,10 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import zarr
 
 import scarches_widgets as sca
 from scarches_widgets.data import read as guard
 from scarches_widgets.data.names import DataError
+from scarches_widgets.data.slices import FileCells
 
 SECRET = b"TOKEN-OF-ANOTHER-FILE-"
 
@@ -407,7 +409,7 @@ def change(file, **changes):
     "changes", [{"filters": [{"id": "vlen-utf8"}, {"id": "pickle"}]}, {"compressor": {"id": "pickle"}}]
 )
 def test_a_zarr_array_packed_by_pickle_is_refused(zarr_v2, changes):
-    change(zarr_v2 / "obs/barcode/.zarray", **changes)
+    change(zarr_v2 / "obs/type/codes/.zarray", **changes)
     with pytest.raises(DataError, match="'pickle', which is not known to be safe"):
         sca.read(zarr_v2)
 
@@ -417,7 +419,7 @@ def test_a_zarr_array_packed_by_pickle_is_refused(zarr_v2, changes):
     [{"name": "numcodecs.pickle"}, {"name": "sharding_indexed", "configuration": {"codecs": [{"name": "pickle"}]}}],
 )
 def test_a_zarr_3_array_packed_by_pickle_is_refused(zarr_v3, codec):
-    change(zarr_v3 / "obs/barcode/zarr.json", codecs=[codec])
+    change(zarr_v3 / "obs/type/codes/zarr.json", codecs=[codec])
     with pytest.raises(DataError, match="pickle', which is not known to be safe"):
         sca.read(zarr_v3)
 
@@ -456,3 +458,24 @@ def test_a_zarr_folder_that_is_read_backed_leaves_its_matrix_on_disk(zarr_v2):
     assert hasattr(backed.X, "__dask_graph__")
     values = backed.X.compute()
     assert (values != whole.X).sum() == 0 and list(backed.obs_names) == list(whole.obs_names)
+
+
+def test_names_that_pandas_3_keeps_as_text_with_gaps_are_read_by_the_slice(path, zarr_v2):
+    """As anndata 0.13 writes the names of cells and genes: values, and a mask beside them."""
+    with h5py.File(path, "r+") as file, anndata.settings.override(allow_write_nullable_strings=True):
+        for store in (file, zarr.open_group(zarr_v2, mode="r+", use_consolidated=False)):
+            for table, key in (("obs", "_index"), ("var", "_index"), ("obs", "barcode")):
+                names = pd.array(anndata.io.read_elem(store[table][key]), dtype="string")
+                if key == "barcode":
+                    names[3] = pd.NA
+                del store[table][key]
+                anndata.io.write_elem(store[table], key, names)
+                assert store[table][key].attrs["encoding-type"] == "nullable-string-array"
+    for file in (path, zarr_v2):
+        with FileCells(file) as cells:
+            assert cells.n_cells == 20 and list(cells.names(4, 6)) == ["β,#4", "β,#5"]
+            part = cells.read(2, 5)
+        whole = sca.read(file)[2:5]
+        assert list(part.obs_names) == ["β,#2", "β,#3", "β,#4"] and list(part.var_names) == list(whole.var_names)
+        assert part.obs["barcode"].isna().tolist() == whole.obs["barcode"].isna().tolist() == [False, True, False]
+        assert part.obs["barcode"].dropna().tolist() == ["β,#2", "β,#4"] and (part.X != whole.X).nnz == 0

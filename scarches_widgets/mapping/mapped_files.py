@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from .chunk import LATENT
 from .encoding import CHUNK
-from .neighbors import Recall
+from .neighbors import IN_UNS, Recall
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class MappedFiles:
 
     def write_zarr(self, path: str | os.PathLike) -> Path:
         """Write labels as `obs` and latents as `obsm["X_mapped"]` to a folder that `anndata.read_zarr` reads; the
-        latents a chunk at a time.
+        latents a chunk at a time. How well faiss has searched stands in `uns`, and `LabelReview` shows it.
 
         Raises
         ------
@@ -70,7 +70,8 @@ class MappedFiles:
         path = Path(path).expanduser()
         if path.exists():
             raise FileExistsError(f"'{path}' exists. Choose another name, or delete it.")
-        anndata.AnnData(obs=self.labels()).write_zarr(path)
+        uns = {} if self.recall is None else {IN_UNS: asdict(self.recall)}
+        anndata.AnnData(obs=self.labels(), uns=uns).write_zarr(path)
         n_latent = sum(map(self._is_latent, self._schema.names))
         group = zarr.open_group(path, mode="r+", use_consolidated=False)["obsm"]
         shape = {"shape": (self.n_cells, n_latent), "chunks": (CHUNK, n_latent), "dtype": "float32"}

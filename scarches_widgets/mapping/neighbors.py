@@ -15,14 +15,18 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from ..data.names import DataError
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 SEARCHES = ("exact", "faiss")
+IN_UNS = "neighbor_search"  # key of uns: a `Recall` as a dict
 WANTED_RECALL = 0.999
 N_MEASURED = 200  # query cells
 REFINED_AT_ONCE = 1_000_000  # differences between a cell and a neighbour: 8 MB
@@ -152,6 +156,16 @@ class Recall:
             f"faiss finds {100 * self.recall:.2f} % of the nearest cells (measured on {self.n_measured:,} cells of the "
             f"query) by looking through {lists}."
         )
+
+
+def noted_recall(adata: AnnData) -> Recall | None:
+    """How well faiss has found the neighbours that labelled these cells, if `MappedFiles.write_zarr` says so."""
+    noted = adata.uns.get(IN_UNS)
+    try:
+        whole = {name: int(noted[name]) for name in ("n_lists", "n_probed", "n_measured")}
+        return Recall(**whole, recall=float(noted["recall"]))
+    except (KeyError, TypeError, ValueError):  # not there, or somebody else's
+        return None
 
 
 def tuned(search: FaissSearch, exact: NeighborSearch, z: np.ndarray, n_neighbors: int) -> Recall:

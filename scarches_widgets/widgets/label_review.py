@@ -12,6 +12,7 @@ import numpy as np
 import traitlets
 
 from ..data.names import DataError, did_you_mean, listed, shown
+from ..mapping.neighbors import noted_recall
 from ..mapping.predictions import CONSENSUS, UNANIMOUS, Models
 from ..mapping.review import IN_UNS, WHICH, Review, kept_reviews
 from ..mapping.transfer import UNKNOWN
@@ -597,7 +598,8 @@ def _facts(review: Review) -> str:
 
 
 def _notes(review: Review, key: str) -> list[str]:
-    notes = []
+    recall = noted_recall(review.adata)
+    notes = [] if recall is None else [f"Labels are votes of the nearest reference cells: {recall}"]
     for name, codes, values in zip(
         review.predictions.models, review.predictions.codes, review.predictions.uncertainties
     ):

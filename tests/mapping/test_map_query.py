@@ -138,6 +138,8 @@ def test_faiss_gives_nearly_the_same_says_how_nearly_and_again_the_same_bytes(fo
     again = mapped_into(out, folder, search="faiss")
     assert list(np.flatnonzero(~again.report["was_there"])) == [2]
     assert again.recall == recall and parts(out) == before
+    review = sca.widgets.LabelReview(ad.read_zarr(mapped.write_zarr(tmp_path / "mapped.zarr")))
+    assert review.notes == [f"Labels are votes of the nearest reference cells: {recall}"]
     with pytest.raises(FileExistsError, match="its reference, search differ"):
         mapped_into(out, folder)
 

@@ -37,6 +37,8 @@ class GeneReport:
         Whether the shared genes stand in another order.
     hint
         What would match more genes, as a sentence; None if nothing would.
+    noun
+        What one of them is called: "gene", or "feature" where modalities are measured.
     """
 
     n_reference: int
@@ -46,6 +48,7 @@ class GeneReport:
     extra: tuple[str, ...]
     reordered: bool
     hint: str | None = None
+    noun: str = "gene"
 
     @property
     def overlap(self) -> float:
@@ -53,7 +56,8 @@ class GeneReport:
         return self.n_shared / self.n_reference
 
     def __str__(self) -> str:
-        parts = [f"{self.n_shared:,} of the reference's {self.n_reference:,} genes found ({self.overlap:.1%})"]
+        reference = f"the reference's {counted(self.n_reference, self.noun)}"
+        parts = [f"{self.n_shared:,} of {reference} found ({self.overlap:.1%})"]
         if self.missing:
             parts.append(f"{len(self.missing):,} missing, filled with zeros ({listed(self.missing)})")
         if self.extra:
@@ -68,6 +72,7 @@ def align_genes(
     var: pd.DataFrame,
     gene_map: str | Mapping[str, str] | None = None,
     min_gene_overlap: float = 0.0,
+    noun: str = "gene",
 ) -> tuple[np.ndarray | None, GeneReport]:
     """Where each gene of a query stands among a reference's genes.
 
@@ -82,6 +87,8 @@ def align_genes(
         `var` that holds the reference's kind of names, `"strip_version"` (ENSG….15 → ENSG…) or `"ignore_case"`.
     min_gene_overlap
         Least share of the reference's genes that must be found, 0 to 1.
+    noun
+        What one of them is called.
 
     Returns
     -------
@@ -113,6 +120,7 @@ def align_genes(
         extra=tuple(str(name) for name in var.index[positions < 0]),
         reordered=bool((np.diff(found) < 0).any()),
         hint=None if present.all() else _hint(reference, var, len(found)),
+        noun=noun,
     )
     if report.n_shared == 0 or report.overlap < min_gene_overlap:
         raise DataError(_too_few(report, min_gene_overlap))
@@ -216,17 +224,18 @@ def kind_of_names(names: Sequence[str]) -> str:
 def _too_few(report: GeneReport, min_gene_overlap: float) -> str:
     advice = report.hint or (
         f"Use the same identifiers in both, or set min_gene_overlap={np.floor(report.overlap * 100) / 100:g} to fill "
-        "the missing genes with zeros."
+        f"the missing {report.noun}s with zeros."
         if report.n_shared
         else "Use the same identifiers in both."
     )
     if "set " in advice:
         advice += " (It is an argument of load_query_data, and an attribute of a model.)"
+    of = f"of the reference's {counted(report.n_reference, report.noun)}"
     if report.n_shared == 0:
-        none = f"None of the reference's {report.n_reference:,} genes is in the query"
+        none = f"None {of} is in the query"
         return f"{none} ({listed(report.missing)}). {advice}"
     return (
-        f"{len(report.missing):,} of the reference's {report.n_reference:,} genes are missing from the query "
+        f"{len(report.missing):,} {of} are missing from the query "
         f"({listed(report.missing)}), so the embedding would be unreliable: {report.overlap:.1%} are shared and "
         f"{min_gene_overlap:.0%} are asked for. {advice}"
     )

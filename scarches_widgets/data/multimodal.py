@@ -332,13 +332,14 @@ def align_modalities(
     DataError
         Also if a modality is there, but with too few of its features.
     """
-    columns, report = align_genes(features, var, gene_map)
+    columns, report = align_genes(features, var, gene_map, noun="feature")
     found = found_in(modalities, columns)
     if (found > 0).all():
-        columns, report = align_genes(features, var, gene_map, min_gene_overlap)
+        columns, report = align_genes(features, var, gene_map, min_gene_overlap, "feature")
     else:
         there = np.repeat(found > 0, [n for _, n in modalities])
-        own, report = align_genes(np.array(features, dtype=object)[there], var, gene_map, min_gene_overlap)
+        features_there = np.array(features, dtype=object)[there]
+        own, report = align_genes(features_there, var, gene_map, min_gene_overlap, "feature")
         places = np.flatnonzero(there)
         columns = places if own is None else np.where(own >= 0, places[own], -1)
     for (name, n), n_found in zip(modalities, found):

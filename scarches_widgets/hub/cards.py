@@ -236,6 +236,8 @@ class Compatibility:
         Share of the model's genes that the cells have, 0 to 1.
     errors, warnings, notes
         Why, in sentences.
+    noun
+        What one of its genes is called: "gene", or "feature" of a model of modalities.
     """
 
     verdict: Literal["fits", "partly", "unfit"]
@@ -243,6 +245,7 @@ class Compatibility:
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    noun: str = "gene"
 
     def __str__(self) -> str:
         return "\n".join([self.verdict, *self.errors, *self.warnings, *self.notes])
@@ -298,7 +301,7 @@ def compatibility(adata, card: ModelCard | Model, *, gene_map: str | Mapping[str
     if schema.proteins and schema.protein_key not in adata.obsm and not hasattr(adata, "mod"):
         notes.append(f"There is no obsm['{schema.protein_key}']: the model imputes the proteins.")
     verdict = "unfit" if errors else "partly" if warnings else "fits"
-    return Compatibility(verdict, overlap, tuple(errors), tuple(warnings), tuple(notes))
+    return Compatibility(verdict, overlap, tuple(errors), tuple(warnings), tuple(notes), schema.noun)
 
 
 def _compare_levels(schema: DataSchema, adata, config: Mapping, warnings: list[str], notes: list[str]) -> None:

@@ -22,7 +22,7 @@ from ..training.plan import TrainingPlan
 from .base import HERE, inlined
 from .form import Choice, Form, as_arguments, as_python, columns_of, fields_of, key_field
 from .panel import Panel, collected_warnings, remark
-from .words import MAPPING
+from .words import words_of_mapping
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -111,16 +111,17 @@ class MappingPanel(Panel):
 
     def _drawn(self) -> Form:
         cells, section = self.reference.adata, "Mapping"
+        words = words_of_mapping(self.reference.schema.noun)
         columns = [Choice(None, "none: the reference has no cells")] if cells is None else columns_of(cells.obs)
         names = [choice.value for choice in columns_of(self.query.var) if choice.value is not None and not choice.group]
         gene_maps = [Choice(None, "name"), *(Choice(rule, f"name, {words}") for rule, (words, _) in RULES.items())]
         gene_maps += [Choice(name, f"column {shown(name)}", "Columns of the query's var") for name in names]
         return Form(
             [
-                key_field("labels_key", section, columns, MAPPING),
-                *fields_of(MappingOptions, section, MAPPING),
-                *(fields_of(LabelOptions, section, MAPPING) if self._has_classifier else ()),
-                key_field("gene_map", section, gene_maps, MAPPING),
+                key_field("labels_key", section, columns, words),
+                *fields_of(MappingOptions, section, words),
+                *(fields_of(LabelOptions, section, words) if self._has_classifier else ()),
+                key_field("gene_map", section, gene_maps, words),
             ]
         )
 
@@ -212,7 +213,7 @@ class MappingPanel(Panel):
             for variable, (column, levels) in before.variables.items()
             if column is not None
         ]
-        overlap = {**overlap_of(genes, before.noun), "variables": variables}
+        overlap = {**overlap_of(genes), "variables": variables}
         return overlap, [text for text in texts if not text.startswith(str(genes))]
 
     # Mapping
@@ -425,10 +426,10 @@ def _checked(reference: object, query: object) -> tuple[Model, AnnData]:
     return reference, query
 
 
-def overlap_of(genes: GeneReport, noun: str = "gene") -> dict[str, Any]:
-    """How the genes of a query fit, for the page; `noun` is what one of them is called."""
+def overlap_of(genes: GeneReport) -> dict[str, Any]:
+    """How the genes of a query fit, for the page."""
     return {
-        "noun": noun,
+        "noun": genes.noun,
         "share": genes.overlap,
         "enough": genes.overlap >= WORTH_A_WARNING,
         "n_reference": genes.n_reference,

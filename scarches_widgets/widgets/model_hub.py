@@ -887,7 +887,7 @@ def _text(value: Any, longest: int = LONGEST_QUERY * 10) -> str:
 
 def _fit(entry: Entry) -> str:
     fit = entry.fit
-    return f"{fit.verdict} ({fit.overlap:.0%} of the genes)" if isinstance(fit, Compatibility) else ""
+    return f"{fit.verdict} ({fit.overlap:.0%} of the {fit.noun}s)" if isinstance(fit, Compatibility) else ""
 
 
 def shown_in_full(error: object) -> str:

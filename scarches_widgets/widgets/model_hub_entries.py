@@ -230,6 +230,7 @@ def _fit_for_page(fit: Compatibility) -> dict[str, Any]:
     return {
         "verdict": fit.verdict,
         "overlap": fit.overlap,
+        "noun": fit.noun,
         "errors": some(fit.errors),
         "warnings": some(fit.warnings),
         "notes": some(fit.notes),

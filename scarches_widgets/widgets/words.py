@@ -180,6 +180,7 @@ VALUES = {  # of those options whose values do not speak for themselves
     },
 }
 
+OF_GENES = ("gene_map", "min_gene_overlap")  # options of `MAPPING` that speak of genes
 MAPPING = {
     "labels_key": Words("Labels to transfer", "Column of the reference's obs; none: only the embedding.", main=True),
     "n_neighbors": Words("Neighbours", "Reference cells that vote on a cell's label.", main=True),
@@ -190,3 +191,11 @@ MAPPING = {
     "gene_map": Words("Match genes by", "How the query's gene names become the reference's."),
     "min_gene_overlap": Words("Least gene overlap", "Share of the reference's genes that the query must have."),
 }
+
+
+def words_of_mapping(noun: str) -> dict[str, Words]:
+    """`MAPPING` for a reference of genes or, where it measures modalities, of features."""
+    if noun == "gene":
+        return MAPPING
+    spoken = {name: [text.replace("gene", noun) for text in MAPPING[name][:2]] for name in OF_GENES}
+    return MAPPING | {name: Words(*texts) for name, texts in spoken.items()}

@@ -147,7 +147,7 @@ def test_features_are_matched_within_each_modality_and_one_that_is_missing_asks_
     assert columns.tolist() == [7, 6, 4, 0, 1, 3] and report.n_reference == 8 and report.missing == ("c", "x")
     with pytest.raises(DataError, match=r"3 of the reference's 4 features of 'atac' are.*min_gene_overlap=0\.25"):
         aligned("abcdx")
-    with pytest.raises(DataError, match="3 of the reference's 4 genes"):
+    with pytest.raises(DataError, match=r"3 of the reference's 4 features are missing.*fill the missing features"):
         aligned("x")
 
 

@@ -36,8 +36,8 @@ test("the badge says in words whether cells fit, or why that is not known", () =
   assert.equal(fitBadge(card(null), false), null);
   assert.equal(fitBadge({ ...card(null, []), problem: "It is damaged." }, true), null);
   assert.equal(fitBadge({ ...card(null, []), where: "remote", files: [] }, true), null);
-  assert.equal(fitBadge(card({ verdict: "fits", overlap: 0.996 }), true).words, "fits your cells, 99 % of its genes");
-  assert.equal(fitBadge(card({ verdict: "partly", overlap: 0.7 }), true).words, "fits partly, 70 % of its genes");
+  assert.equal(fitBadge(card({ verdict: "fits", overlap: 0.996, noun: "gene" }), true).words, "fits your cells, 99 % of its genes");
+  assert.equal(fitBadge(card({ verdict: "partly", overlap: 0.7, noun: "feature" }), true).words, "fits partly, 70 % of its features");
   assert.equal(fitBadge(card({ verdict: "unfit", overlap: 0 }), true).kind, "unfit");
   assert.equal(fitBadge(card("checking"), true).words, "comparing your cells");
   assert.equal(fitBadge(card(null), true).words, "not compared yet");

@@ -38,7 +38,7 @@ export function fitBadge({ where, fit, has_card: hasCard, facts, problem, files 
     const without = where === "local" ? "no card: compared when loaded" : "no card to compare with";
     return { icon: "?", words: facts.length || hasCard ? "not compared yet" : without, kind: "none" };
   }
-  const share = `${Math.floor(100 * fit.overlap)} % of its genes`;
+  const share = `${Math.floor(100 * fit.overlap)} % of its ${fit.noun}s`;
   return {
     fits: { icon: "✓", words: `fits your cells, ${share}`, kind: "fits" },
     partly: { icon: "▲", words: `fits partly, ${share}`, kind: "partly" },

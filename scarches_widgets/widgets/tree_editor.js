@@ -254,7 +254,7 @@ function render({ model, el }) {
   const bar = element("div", { class: "scaw-row scaw-tree-bar" },
     element("span", { class: "scaw-groups" }, ...layouts.values()), element("span", { class: "scaw-groups" }, open, close),
     element("label", { class: "scaw-field-row" }, "Search ", search), hits,
-    element("span", { class: "scaw-groups scaw-tree-files" }, element("span", { class: "scaw-hint" }, "Save as"), ...files));
+    element("span", { class: "scaw-groups" }, element("span", { class: "scaw-hint" }, "Save as"), ...files));
 
   const panels = [
     problemsPanel(model, store, signal, { edit: (content) => edit(content), forms, focusOn: view.focusOn }),

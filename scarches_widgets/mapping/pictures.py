@@ -68,6 +68,9 @@ def curves(lines: Sequence[dict], format: str, label: str = "loss per cell (nats
     for one in lines:
         style = "-" if one["part"] == "train" else "--"
         axis.plot(one["values"], style, color=one["colour"], label=_literal(one["label"]))
+        told = one["values"].notna()
+        alone = told & ~told.shift(1, fill_value=False) & ~told.shift(-1, fill_value=False)  # which no line shows
+        axis.plot(one["values"][alone], "o", color=one["colour"], mfc=None if one["part"] == "train" else "none")
     if lines:
         axis.legend(frameon=False)
     else:

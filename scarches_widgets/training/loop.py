@@ -103,7 +103,7 @@ def _events(
         distributed.check_agreement(ranks, module, cells, plan, progress)
         autosave = autosave if ranks.is_first else None
     n_steps = cells.steps_per_epoch
-    reason = f"all {plan.max_epochs} epochs done"
+    reason = f"all {plan.max_epochs:,} epochs done"
     last_good = _copy_of(module)
     try:
         yield RunStarted(
@@ -150,7 +150,7 @@ def _events(
             if autosave and (autosave.due or progress.epoch == plan.max_epochs):
                 yield Checkpointed(epoch, n_steps, autosave.save(progress, module, optimizer, best))
         if plan.early_stopping and progress.watch.exhausted:
-            reason = f"no better {watch_column} in {plan.early_stopping_kwargs.patience} epochs"
+            reason = f"no better {watch_column} in {plan.early_stopping_kwargs.patience:,} epochs"
     except _NotFinite as found:
         module.load_state_dict(last_good)
         raise NonFiniteLoss(_diagnosis(module, cells, found, progress, rate, best is not None, ranks)) from None
@@ -295,8 +295,8 @@ def _diagnosis(
     if ranks is not None:
         of_cells = [tuple(one) for said in ranks.texts(json.dumps(of_cells)) for one in json.loads(said)]
     bad = [name for name, loss in of_cells if not math.isfinite(loss)]
-    step = f"step {progress.step}" if progress.step < cells.steps_per_epoch else "after the last step"
-    where = f"The loss became NaN or infinite in epoch {progress.epoch}, {step} (term: {listed(terms) or 'the sum'})"
+    step = f"step {progress.step:,}" if progress.step < cells.steps_per_epoch else "after the last step"
+    where = f"The loss became NaN or infinite in epoch {progress.epoch:,}, {step} (term: {listed(terms) or 'the sum'})"
     if bad:
         why = f"the cells {listed(bad)} give it by themselves. Look at their counts, or drop them"
     else:

@@ -46,6 +46,20 @@ def watched(epoch: EpochEnded) -> float:
     return {**epoch.train, **(epoch.validation or {})}[term]
 
 
+def is_better(epoch: EpochEnded, than: EpochEnded | None) -> bool:
+    """Whether an epoch's loss is less than another's.
+
+    Losses of held-out cells are compared where any are told: an epoch that has none, or none yet, is not better than
+    one that has.
+    """
+    if not math.isfinite(watched(epoch)):
+        return False
+    if than is None:
+        return True
+    has, had = (main_term(one) in (one.validation or {}) for one in (epoch, than))
+    return watched(epoch) < watched(than) if has == had else has
+
+
 def parted(name: str) -> tuple[str, str]:
     """`"validation"` or `"train"`, and the term: `val_loss`, `loss/val` and `loss_validation` are one."""
     words = name.replace("/", "_").replace("-", "_").removesuffix("_epoch").split("_")
@@ -64,7 +78,7 @@ class _Epochs:
     """
 
     def __init__(self):
-        self._before = math.inf, 0  # the best until the last epoch, and epochs since then
+        self._before: tuple[EpochEnded | None, int] = None, 0  # the best until the last epoch, and epochs since then
         self._last: EpochEnded | None = None
         self._told = time.monotonic()
         self.under_way: int | None = None  # the epoch of values that have no number; None: each has a new one
@@ -100,10 +114,11 @@ class _Epochs:
             kl_weight = last.kl_weight if math.isnan(kl_weight) else kl_weight
             seconds += last.seconds
         elif last is not None:
-            self._before = min(self._before[0], watched(last)), last.n_without_improvement
+            best = self._before[0]
+            self._before = last if is_better(last, best) else best, last.n_without_improvement
         made = EpochEnded(number, parts["train"], parts["validation"] or None, rate, kl_weight, False, 0, seconds)
         best, since = self._before
-        better = watched(made) < best
+        better = is_better(made, best)
         self._last = replace(made, is_best=better, n_without_improvement=0 if better else since + 1)
         return self._last
 

@@ -188,8 +188,8 @@ class TrainingPlan:
     def in_words(self) -> str:
         """The schedule, for a log line."""
         if self.schedule == "published":
-            return f"published schedule: {self.max_epochs} epochs, learning rate {self.lr:g}"
-        return f"one cycle: {self.max_epochs} epochs, learning rate up to {self.lr:g}"
+            return f"published schedule: {self.max_epochs:,} epochs, learning rate {self.lr:g}"
+        return f"one cycle: {self.max_epochs:,} epochs, learning rate up to {self.lr:g}"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -72,7 +72,7 @@ def _not_numbers(epochs: np.ndarray, train: np.ndarray, held_out: np.ndarray | N
             "error",
             "nan",
             at,
-            f"The loss on {where} cells is not a number in epoch {at}.",
+            f"The loss on {where} cells is not a number in epoch {at:,}.",
             "Take a lower learning rate, and look for cells without counts or with extreme values.",
         )
         return
@@ -97,21 +97,21 @@ def _trends(epochs: np.ndarray, train: np.ndarray, held_out: np.ndarray | None) 
         then, last = train[measured[best]], np.median(train[measured[-n:]])
         if last < then:
             text = (
-                f"Since epoch {at[best]} the held-out loss has risen ({low:,.5g} → {now:,.5g}) while the training loss "
-                f"still falls ({then:,.5g} → {last:,.5g}): the model begins to learn its training cells by heart."
+                f"Since epoch {at[best]:,} the held-out loss has risen ({low:,.5g} → {now:,.5g}) while the training "
+                f"loss still falls ({then:,.5g} → {last:,.5g}): the model begins to learn its training cells by heart."
             )
             mend = "Stop and keep the best epoch (early_stopping=True does both); more dropout or fewer units help too."
             yield Remark("warning", "overfitting", int(at[best]), text, mend)
             return
     before = np.median(values[-2 * n : -n])
     if fall > 0 and abs(before - now) < FLAT * fall and len(values) > 3 * n:
-        text = f"The {of} has hardly changed in the last {2 * n} measured epochs ({before:,.5g} → {now:,.5g})."
+        text = f"The {of} has hardly changed in the last {2 * n:,} measured epochs ({before:,.5g} → {now:,.5g})."
         yield Remark("note", "plateau", int(at[-2 * n]), text, "Further epochs will change little.")
 
 
 def _patience(epochs: np.ndarray, n_without_improvement: int, patience: int | None) -> Iterator[Remark]:
     if patience and 2 * n_without_improvement >= patience and len(epochs):
-        text = f"No improvement for {n_without_improvement} of the {patience} epochs that early stopping allows."
+        text = f"No improvement for {n_without_improvement:,} of the {patience:,} epochs that early stopping allows."
         yield Remark("note", "patience", int(epochs[-1]), text)
 
 
@@ -119,5 +119,5 @@ def _lower_rates(epochs: np.ndarray, rates: np.ndarray) -> Iterator[Remark]:
     for i in range(STEADY, len(rates)):
         before = rates[i - STEADY : i]
         if rates[i] < 0.9 * before[-1] and (before == before[-1]).all():
-            text = f"From epoch {epochs[i]} on the learning rate is lower ({before[-1]:.3g} → {rates[i]:.3g})."
+            text = f"From epoch {epochs[i]:,} on the learning rate is lower ({before[-1]:.3g} → {rates[i]:.3g})."
             yield Remark("note", "learning-rate", int(epochs[i]), text)

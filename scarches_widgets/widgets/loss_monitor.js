@@ -13,6 +13,7 @@ const SPEEDS = [0.5, 1, 2, 5, 10, 50, 0];
 const WORDS = { epoch: "epoch", learning_rate: "learning rate", kl_weight: "KL weight" };
 const CHOICES = ["log_scale", "smoothing", "shown_terms", "hidden_runs"];
 
+const count = (n) => n.toLocaleString("en");
 const stroke = (colour) => element("span", { "aria-hidden": "true", class: "scaw-stroke", style: `background:${colour}` });
 const termIn = (label) => label.replace(/, (training|held out)$/, "");
 
@@ -83,8 +84,8 @@ function partsOf(model, store, choose, isDark, signal) {
   }, signal);
 
   function standing({ n_epochs: n, best, best_epoch: at, status }) {
-    const words = [STATUS_WORDS[status], `${n} ${n === 1 ? "epoch" : "epochs"}`];
-    if (at !== null && at !== undefined) words.push(`best ${formatNumber(best)} in epoch ${at}`);
+    const words = [STATUS_WORDS[status], `${count(n)} ${n === 1 ? "epoch" : "epochs"}`];
+    if (at !== null && at !== undefined) words.push(`best ${formatNumber(best)} in epoch ${count(at)}`);
     return words.join(" · ");
   }
 
@@ -215,16 +216,16 @@ function render({ model, el }) {
     if (info.max_epochs) {
       bar.max = info.max_epochs;
       bar.value = history.length;
-      words.push(`epoch ${history.length} of ${info.max_epochs}`);
-    } else if (history.length) words.push(`epoch ${history.length}`);
+      words.push(`epoch ${count(history.length)} of ${count(info.max_epochs)}`);
+    } else if (history.length) words.push(`epoch ${count(history.length)}`);
     bar.hidden = !info.max_epochs;
     if (info.seconds_per_epoch >= 0.001) words.push(`${info.seconds_per_epoch.toPrecision(2)} s per epoch`);
     if (status === "running" && info.eta) {
       const spread = info.eta_spread >= 1 ? ` ± ${formatSeconds(info.eta_spread)}` : "";
       words.push(`${formatSeconds(info.eta)}${spread} to go`);
     }
-    if (info.best_epoch !== null && info.best_epoch !== undefined) words.push(`best epoch ${info.best_epoch}`);
-    if (info.patience) words.push(`patience ${info.patience[0]} of ${info.patience[1]}`);
+    if (info.best_epoch !== null && info.best_epoch !== undefined) words.push(`best epoch ${count(info.best_epoch)}`);
+    if (info.patience) words.push(`patience ${info.patience.map(count).join(" of ")}`);
     const rate = history.columns.learning_rate.at(-1);
     if (rate !== undefined && !Number.isNaN(rate)) words.push(`learning rate ${formatNumber(rate)}`);
     facts.textContent = words.join(" · ");
@@ -243,7 +244,7 @@ function render({ model, el }) {
       const row = store.histories.get(one.run) && rowOf(store.histories.get(one.run), cursor);
       return row && `${wordsOf(one)} ${formatNumber(row[one.key])}`;
     });
-    return `Epoch ${cursor}: ${values.filter(Boolean).join(", ")}`;
+    return `Epoch ${count(cursor)}: ${values.filter(Boolean).join(", ")}`;
   }
 
   function moveTo(epoch, aloud = true) {

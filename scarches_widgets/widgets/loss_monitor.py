@@ -13,6 +13,7 @@ import bokeh
 import pandas as pd
 import traitlets
 
+from ..data.findings import counted
 from ..data.names import DataError, did_you_mean, shown
 from ..training.outside import FollowedFile, ToldRun, main_term
 from ..training.record import Replay, read_record, record_of, write_record
@@ -519,7 +520,7 @@ class LossMonitor(View):
         last = self.run.epochs[-1]
         term = main_term(last)
         unit = " nats per cell" if term == "unweighted_loss" else ""
-        text = f"Loss monitor: {self.run.status} after {len(self.run.epochs)} epochs"
+        text = f"Loss monitor: {self.run.status} after {counted(len(self.run.epochs), 'epoch')}"
         for part, values in (("training", last.train), ("held-out", last.validation or {})):
             if term in values:
                 text += f"; {in_words(term)} {values[term]:,.5g}{unit} on {part} cells"

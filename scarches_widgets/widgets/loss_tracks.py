@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..training.outside import main_term, watched
+from ..training.outside import is_better, main_term, watched
 from ..training.remarks import Remark, remarks_on
 from .form import as_python
 
@@ -88,8 +88,9 @@ class Track:
         if self.rows and self.run.epochs[len(self.rows) - 1] is not self._last:  # of which more was told meanwhile
             self.rows.pop()
             self.sent, self._is_amended = min(self.sent, len(self.rows)), True
-            told = [epoch for epoch in self.run.epochs[: len(self.rows)] if math.isfinite(watched(epoch))]
-            self.best = min(told, key=watched, default=None)
+            self.best = None
+            for epoch in self.run.epochs[: len(self.rows)]:
+                self._compare(epoch)
         fresh = self.run.epochs[len(self.rows) :]
         told = dict.fromkeys(column for epoch in fresh for column in _columns_of(epoch))
         unknown = [column for column in told if column not in self._told]
@@ -102,9 +103,12 @@ class Track:
             parts = {"train": epoch.train, "val": epoch.validation or {}}
             fixed = (epoch.epoch, epoch.learning_rate, epoch.kl_weight)
             self.rows.append((*fixed, *(parts[part].get(term, math.nan) for part, term in self.columns)))
-            if math.isfinite(watched(epoch)) and (self.best is None or watched(epoch) < watched(self.best)):
-                self.best = epoch
+            self._compare(epoch)
         return bool(unknown)
+
+    def _compare(self, epoch: EpochEnded) -> None:
+        if is_better(epoch, self.best):
+            self.best = epoch
 
     @property
     def term(self) -> str:
@@ -249,7 +253,8 @@ def _warm_up_until(epochs: list[EpochEnded]) -> int | None:
 
 
 def curves_figure(tracks: Sequence[Track], series: Sequence[dict]):
-    """Axes, and per run a source with its first epoch and per curve two lines, raw and smooth; the page fills them."""
+    """Axes, and per run sources with its first epoch, and per curve two lines, raw and smooth, and points for what no
+    line shows; the page fills them."""
     from bokeh.models import (
         BasicTicker,
         BoxAnnotation,
@@ -294,6 +299,18 @@ def curves_figure(tracks: Sequence[Track], series: Sequence[dict]):
                     name=f"{kind}:{track.key}:{one['key']}",
                     visible=False,
                 )
+        source = ColumnDataSource(dict(first), name=f"alone:{track.key}")
+        for one in mine:
+            chart.scatter(
+                "epoch",
+                one["key"],
+                source=source,
+                color=one["colour"],
+                size=7,
+                fill_alpha=float(one["part"] == "train"),  # as their lines are solid and dashed
+                name=f"alone:{track.key}:{one['key']}",
+                visible=False,
+            )
     warm_up = {"fill_color": "#E69F00", "fill_alpha": 0.08, "line_color": None, "name": "warm-up"}
     chart.add_layout(BoxAnnotation(left=0, right=0, **warm_up))
     chart.add_layout(Span(dimension="height", location=None, line_color="#009E73", line_dash="dotted", name="best"))

@@ -14,7 +14,7 @@ import traitlets
 from pydantic import Field
 
 from ..data.check_obs import check_categorical, check_continuous, check_keys, check_size_factors
-from ..data.findings import Findings
+from ..data.findings import Findings, counted
 from ..data.gene_sets import MIN_GENES, match_gene_sets
 from ..data.modalities import check_proteins, protein_table, the_protein_key
 from ..data.multimodal import as_one_anndata, check_modalities, modalities_of
@@ -493,7 +493,7 @@ class TrainingPanel(WithSettings, Panel):
         loss = self.run.epochs[-1].train["unweighted_loss"]
         return (
             f"Training panel for {self._class.__name__}: {self.facts}; {self.status} after "
-            f"{len(self.run.epochs)} epochs at a loss of {loss:.1f} nats per cell."
+            f"{counted(len(self.run.epochs), 'epoch')} at a loss of {loss:.1f} nats per cell."
         )
 
     def _picture(self, format: str) -> bytes:

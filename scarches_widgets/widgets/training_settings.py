@@ -146,7 +146,7 @@ class WithSettings:
         left = self._runs.unfinished
         if left is None:
             return
-        self.resumable = f"{left} was left in epoch {self._runs.epoch_of(left)}: its kernel has ended."
+        self.resumable = f"{left} was left in epoch {self._runs.epoch_of(left):,}: its kernel has ended."
         try:
             settings = self._runs.settings_of(left)
             if fill_in:

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { asCsv, axisEnd, choicesOf, History, moveCursor, rowOf, smoothed, toColumns } from "../../scarches_widgets/widgets/js/history.js";
+import { asCsv, axisEnd, choicesOf, History, moveCursor, rowOf, smoothed, standingAlone, toColumns } from "../../scarches_widgets/widgets/js/history.js";
 
 const rows = (...values) => new Float32Array(values.flat()).buffer;
 const row = (epoch, train, val) => [epoch, 0.5, 1, train, val];
@@ -11,6 +11,13 @@ test("rows become columns, whatever the offset of their view", () => {
   const columns = toColumns(new DataView(padded.buffer, 4), ["epoch", "learning_rate", "kl_weight", "a", "b"]);
   assert.deepEqual(columns.a, [9, 7]);
   assert.deepEqual(columns.b, [8, 6]);
+});
+
+test("what no line can show is told: a single epoch, and values between missing ones", () => {
+  assert.deepEqual(standingAlone({ epoch: [0], train: [9], val: [NaN] }, ["train", "val"]), { epoch: [0], train: [9], val: [NaN] });
+  const columns = { epoch: [0, 1, 2, 3, 4], train: [9, 8, 7, 6, 5], val: [8, NaN, 7, NaN, 6] };
+  assert.deepEqual(standingAlone(columns, ["train", "val"]), { epoch: [0, 2, 4], train: [NaN, NaN, NaN], val: [8, 7, 6] });
+  assert.deepEqual(standingAlone(columns, ["train"]), { epoch: [], train: [] });
 });
 
 test("messages append, a repeated one changes nothing, a missing one is a gap", () => {

@@ -14,9 +14,11 @@ from small import SMALL
 
 import scarches_widgets as sca
 from scarches_widgets.data.names import DataError
+from scarches_widgets.mapping import pictures
 from scarches_widgets.training.events import EpochEnded, RunEnded, RunStarted, StepEnded
 from scarches_widgets.training.run import TrainingRun
 from scarches_widgets.widgets import LossMonitor
+from scarches_widgets.widgets.loss_tracks import lines_of
 
 
 def script(n_epochs, gate=None, seconds=0.0):
@@ -401,6 +403,8 @@ def test_an_epoch_that_is_told_in_several_calls_is_one_row_of_all_on_the_page_to
         monitor.log(loss=9.0 - i, lr=0.1)
         wait_until(lambda n=i + 1: len(monitor.run.epochs) == n)
         monitor._publish()
+        assert monitor._info()["best_epoch"] == [0, 0, 1][i], "training's loss is not compared with held-out ones"
+        assert [epoch.is_best for epoch in monitor.run.epochs] == [[True], [True, False], [True, True, False]][i]
         told.clear()
         monitor.log(val_loss=[8.0, 2.0, 5.0][i])
         wait_until(lambda: ["values", "info"] in told)  # for what the page had is another one
@@ -414,6 +418,10 @@ def test_losses_that_come_later_than_the_first_epoch_get_a_curve_of_their_own(tm
         monitor.log({"loss": 1.0, **({"val_loss": 2.0} if epoch % 2 else {})})
     wait_until(lambda: len(monitor.series) == 2 and len(rows_of(monitor)) == 6)
     np.testing.assert_array_equal(rows_of(monitor)[:, 4], [np.nan, 2] * 3)
+    assert monitor._info()["best_epoch"] == 1, "of those that have a held-out loss"
+    drawn = pictures.curves(lines_of(monitor._tracks, monitor._drawn(), 0.0), "svg").decode()
+    alone = pictures.curves(lines_of(monitor._tracks, monitor._drawn()[:1], 0.0), "svg").decode()
+    assert drawn.count("<use") - alone.count("<use") >= 3, "each held-out loss stands between epochs without one"
 
 
 def test_a_csv_file_is_shown_as_a_run(tmp_path):

@@ -717,7 +717,7 @@ def test_the_saved_notebook_has_its_text_and_code_as_text(atlas):
     assert "<script>" not in data["text/html"] and "&lt;script&gt;" in data["text/html"]
     assert "300 cells × 40 genes" in data["text/plain"]
     panel.train().wait(30)
-    assert "done after 1 epochs" in panel._repr_mimebundle_()[0]["text/plain"]
+    assert "done after 1 epoch at" in panel._repr_mimebundle_()[0]["text/plain"]
     assert panel.snapshot("png").data.startswith(b"\x89PNG")
 
 

@@ -73,6 +73,14 @@ export function smoothed(values, weight) {
   });
 }
 
+/** What no line can show, since its neighbours are missing: rows in which `keys` have such values; NaN where they have not. */
+export function standingAlone(columns, keys) {
+  const isAlone = (values, i) => Number.isFinite(values[i]) && !Number.isFinite(values[i - 1]) && !Number.isFinite(values[i + 1]);
+  const rows = [...columns.epoch.keys()].filter((i) => keys.some((key) => isAlone(columns[key], i)));
+  const points = keys.map((key) => [key, rows.map((i) => (isAlone(columns[key], i) ? columns[key][i] : NaN))]);
+  return { epoch: rows.map((i) => columns.epoch[i]), ...Object.fromEntries(points) };
+}
+
 const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 const cell = (value) => (value === undefined || Number.isNaN(value) ? "" : String(value));
 

@@ -1,7 +1,7 @@
 /** The chart of losses: raw and smoothed curves of every run, as far as they are to be seen; marks and the cursor. */
 import { embedFigure, paint, readable } from "./bokeh_figure.js";
 import { element, listen } from "./common.js";
-import { axisEnd, smoothed } from "./history.js";
+import { axisEnd, smoothed, standingAlone } from "./history.js";
 
 const ENDED = ["done", "stopped", "failed"];
 const FAINT = 0.25; // opacity of the raw curve behind its smoothed one
@@ -73,7 +73,9 @@ export function chartOf(model, store, host, signal) {
     if (!figure) return;
     paint(figure.document, dark, host);
     for (const one of model.get("series")) {
-      for (const kind of ["raw", "smooth"]) if (line(kind, one)) line(kind, one).glyph.line_color = readable(one.colour, dark);
+      const color = readable(one.colour, dark);
+      for (const kind of ["raw", "smooth"]) if (line(kind, one)) line(kind, one).glyph.line_color = color;
+      line("alone", one)?.glyph.setv({ line_color: color, fill_color: color });
     }
   }
 
@@ -97,6 +99,7 @@ export function chartOf(model, store, host, signal) {
       else source.stream(rows);
     }
     if (fresh.size && model.get("smoothing")) smooth();
+    if (fresh.size) point();
     mark();
   }
 
@@ -111,17 +114,29 @@ export function chartOf(model, store, host, signal) {
     }
   }
 
+  function point() {
+    const weight = model.get("smoothing");
+    for (const [key, history] of store.histories) {
+      const source = figure.named(`alone:${key}`);
+      const keys = store.keysOf(key);
+      const columns = Object.fromEntries(keys.map((name) => [name, smoothed(history.columns[name], weight)]));
+      if (source) source.data = standingAlone({ ...columns, epoch: history.columns.epoch }, keys);
+    }
+  }
+
   /** Show what is to be seen, smoothed or not. */
   function show() {
     if (!figure) return;
     const isSmooth = model.get("smoothing") > 0;
     if (isSmooth) smooth();
+    point();
     for (const one of model.get("series")) {
       const [raw, mean] = [line("raw", one), line("smooth", one)];
       if (!raw) continue; // of a chart that is being replaced
       raw.glyph.line_alpha = isSmooth ? FAINT : 1;
       raw.visible = isSeen(one);
       mean.visible = isSmooth && isSeen(one);
+      line("alone", one).visible = isSeen(one);
     }
   }
 

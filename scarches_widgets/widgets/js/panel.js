@@ -14,7 +14,7 @@ const ENDED = ["done", "stopped", "failed", "detached"];
 export function progressWords(progress, status) {
   if (progress.stage) return progress.stage;
   if (!progress.max_epochs) return "";
-  const words = [`epoch ${progress.n_epochs} of ${progress.max_epochs}`];
+  const words = [`epoch ${[progress.n_epochs, progress.max_epochs].map((n) => n.toLocaleString("en")).join(" of ")}`];
   if (progress.loss !== null && progress.loss !== undefined) {
     const held = progress.held_out === null || progress.held_out === undefined ? "" : `, held out ${formatNumber(progress.held_out)}`;
     words.push(`loss ${formatNumber(progress.loss)}${held} nats per cell`);

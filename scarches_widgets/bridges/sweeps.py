@@ -104,6 +104,8 @@ class Sweep:
         "ready", "running", "stopping", "stopped", "done" or "failed".
     runs
         The `TrialRun` of each trial of this sitting.
+    n_begun
+        How many of the `n_trials` have begun, in all sittings.
 
     Examples
     --------
@@ -152,6 +154,7 @@ class Sweep:
         self._unpruned_epochs = None if prune is False or max_epochs is None else max_epochs // 3
         self._options, self._executor = dict(options), executor_of(executor)
         self._study: SweepStudy | None = None
+        self._n_earlier = 0
         self._lock = threading.RLock()
         self._stop_wanted: str | None = None
         self._finished = threading.Event()
@@ -160,7 +163,11 @@ class Sweep:
         self.in_foreground = False  # whether a cell or script waits in `run`: then only an interrupt can end it
 
     def __repr__(self) -> str:
-        return f"Sweep({self._class.__name__}, {self.status}, {len(self.runs)} trials begun of {self.n_trials})"
+        return f"Sweep({self._class.__name__}, {self.status}, {self.n_begun} trials begun of {self.n_trials})"
+
+    @property
+    def n_begun(self) -> int:
+        return self._n_earlier + len(self.runs)
 
     # Running
 
@@ -186,6 +193,7 @@ class Sweep:
             journal = self.folder / JOURNAL
             self._study = SweepStudy(journal, self.space, self.mode, self.seed, self._unpruned_epochs)
             self._study.take_up()
+            self._n_earlier = self._study.n_begun
             self._become("running")
             threading.Thread(target=self._drive, args=(held.pop_all(),), name="scarches-sweep", daemon=True).start()
         return self
@@ -327,7 +335,7 @@ class Sweep:
         status = "failed"
         try:
             with held:
-                remaining = _Remaining(self, self.n_trials - self._study.n_begun)
+                remaining = _Remaining(self, self.n_trials - self._n_earlier)
                 for position, outcome in self._executor.imap(run_trial, remaining):
                     self._take(remaining.runs[position], outcome)
             status = "done" if self._stop_wanted is None else "stopped"

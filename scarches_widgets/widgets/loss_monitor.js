@@ -120,7 +120,7 @@ function partsOf(model, store, choose, isDark, signal) {
       terms.append(element("label", {}, box, several ? null : stroke(readable(curves[0].colour, isDark())), [...labels].join(" / ")));
     }
     const marks = several ? "" : ", dotted: best epoch, shaded: warm-up of the KL term";
-    if (choices.length) terms.append(element("span", { class: "scaw-hint" }, `solid: training, dashed: held out${marks}`));
+    if (choices.length) terms.append(element("span", { class: "scaw-hint" }, `solid or ●: training, dashed or ○: held out${marks}`));
     tell();
   }
 
@@ -228,7 +228,8 @@ function render({ model, el }) {
     if (info.patience) words.push(`patience ${info.patience.map(count).join(" of ")}`);
     const rate = history.columns.learning_rate.at(-1);
     if (rate !== undefined && !Number.isNaN(rate)) words.push(`learning rate ${formatNumber(rate)}`);
-    facts.textContent = words.join(" · ");
+    const trials = info.trials ? [`${info.trials.map(count).join(" of ")} trials begun`] : [];
+    facts.textContent = [...trials, ...words].join(" · ");
     showRemarks(notes, info.notes ?? []);
     const summary = `Loss monitor, ${STATUS_WORDS[status]}, ${words[0] ?? "no epochs yet"}`;
     host.setAttribute("aria-label", `${summary}. ${readoutText()}`);

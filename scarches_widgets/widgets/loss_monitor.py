@@ -420,9 +420,9 @@ class LossMonitor(View):
         with self._lock:
             run = self.run
             facts = {track.key: track.facts() for track in self._tracks}
-            steering = {}
+            steering = {} if self._sweep is None else {"trials": [self._sweep.n_begun, self._sweep.n_trials]}
             if self._steered is not None:
-                steering = {"in_foreground": self._steered.in_foreground, "controls": self._steered.controls}
+                steering |= {"in_foreground": self._steered.in_foreground, "controls": self._steered.controls}
             if run is None or run.started is None:
                 return {"run": self._n_runs, "n_epochs": 0, "max_epochs": None, "notes": [], "runs": facts, **steering}
             main = next(track for track in self._tracks if track.key == MAIN)

@@ -23,6 +23,8 @@ class Trials(Protocol):
     runs: list[Run]
     status: str
     error: BaseException | None
+    n_begun: int
+    n_trials: int
     controls: tuple[str, ...]
     in_foreground: bool
 

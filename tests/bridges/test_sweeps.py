@@ -78,6 +78,7 @@ def test_a_sweep_that_was_stopped_in_mid_trial_goes_on_to_the_table_of_an_unbrok
     first.watch_trials(stop_in_the_second)
     assert first.start().wait(120) == "stopped" and list(first.table["status"]) == ["done", "stopped"]
     second = sweep_of(cells, tmp_path).run()
+    assert (first.n_begun, second.n_begun) == (2, 4)
     assert list(second.table["status"]) == ["done", "stopped", "done", "done", "done"] and len(second.runs) == 3
     again = second.table[second.table["status"] == "done"].reset_index(drop=True)
     columns = ["n_latent", "lr", "value"]
@@ -100,7 +101,8 @@ def test_stop_pressed_when_one_trial_has_ended_and_the_next_has_not_begun_ends_t
     sweep.start()
     assert between.wait(120) and [run.status for run in sweep.runs] == ["done"]
     monitor._publish()
-    assert monitor.status == "running" and monitor._info()["controls"] == ("stop",)
+    info = monitor._info()
+    assert monitor.status == "running" and info["controls"] == ("stop",) and info["trials"] == [1, 4]
     monitor._stop({"when": "batch"}, [])  # a click on Stop
     monitor._publish()
     assert monitor.status == sweep.status == "stopping"
@@ -129,6 +131,7 @@ def test_trials_are_drawn_as_they_begin_but_no_more_than_can_be_told_apart():
 
     class Trials:
         runs, status, error, controls, in_foreground = (), "running", None, ("stop",), False
+        n_begun, n_trials = 7, 9
 
         def watch_trials(self, watcher):
             self.show = watcher

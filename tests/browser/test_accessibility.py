@@ -118,6 +118,7 @@ def trial(number, epochs):
 
 class Sweep:
     runs, status, error, controls, in_foreground = [trial(0, 3), trial(1, 2)], "done", None, ("stop",), False
+    n_begun = n_trials = 2
     def watch_trials(self, watcher): pass
     def watch_status(self, watcher): pass
 

@@ -95,6 +95,7 @@ def test_one_press_of_stop_between_two_trials_ends_the_sweep_after_a_reload_too(
     nb.reload(MONITOR)
     trials = nb.widget(MONITOR)
     expect(trials).to_have_attribute("data-status", "running")
+    expect(trials.locator(".scaw-facts")).to_contain_text("1 of 9 trials begun · epoch 3 of 3")
     expect(trials.get_by_role("button", name="Pause")).to_be_hidden()
     trials.get_by_role("button", name="Stop", exact=True).click()
     expect(trials).to_have_attribute("data-status", "stopping")

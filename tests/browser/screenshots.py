@@ -20,7 +20,7 @@ from .lab import TESTS, Lab, Notebook
 
 IN_README = TESTS.parent / "notebooks" / "pictures"
 WIDTHS = {"wide": 1280, "narrow": 700}  # of the window, CSS pixels
-COLOURS = 128  # of a picture in the repository, a third of its size with all
+COLOURS = 256  # of a picture in the repository
 HEIGHT = 1600
 SETTLING = 700  # ms after which charts have followed a new width
 DATA = """
@@ -107,7 +107,13 @@ def side_by_side(pictures: list[Path], found: Path) -> None:
     for image in images:
         sheet.paste(image, (left, 0))
         left += image.width + GAP
-    sheet.quantize(2 * COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(found, optimize=True)
+    save(sheet, found)
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """In few colours, among them those of thin lines: the usual way of choosing would mix these."""
+    chosen = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    chosen.save(path, optimize=True)
 
 
 def main() -> None:
@@ -141,8 +147,7 @@ def main() -> None:
                 if asked.readme:
                     side_by_side(pictures, IN_README / f"{name}_looks.png")
                     if widget in ALONE_IN_README:
-                        alone = Image.open(pictures[0]).quantize(COLOURS)
-                        alone.save(IN_README / pictures[0].name, optimize=True)
+                        save(Image.open(pictures[0]), IN_README / pictures[0].name)
             nb.check()
         finally:
             browser.close()

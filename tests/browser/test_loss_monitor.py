@@ -113,6 +113,26 @@ def test_the_chart_is_read_by_keyboard_as_a_cursor_and_as_a_table(notebook):
 
 
 @pytest.mark.slow
+def test_a_loss_without_neighbours_is_a_point_in_the_first_epoch_and_where_it_comes_later(notebook):
+    nb = notebook(
+        ["import scarches_widgets as sca\nmonitor = sca.widgets.LossMonitor()\nmonitor.log(loss=3.0)\nmonitor"]
+    )
+    nb.run_all()
+    nb.wait_for(f"{MONITOR} .scaw-chart[data-ready]")
+    points = """(key) => {
+        const chart = Bokeh.documents.at(-1);
+        const { data } = chart.get_model_by_name("alone:0");
+        if (!chart.get_model_by_name(`alone:0:${key}`)?.visible) return null;
+        return data.epoch.flatMap((epoch, i) => (Number.isNaN(data[key][i]) ? [] : [[epoch, data[key][i]]]));
+    }"""
+    assert nb.page.evaluate(points, "train_loss") == [[0, 3]]
+    nb.execute("for i in range(4): monitor.log({'loss': 2.0, **({'val_loss': 4.0} if i == 1 else {})})")
+    wait_for_epochs(nb, 5)
+    nb.page.wait_for_function(f"key => JSON.stringify(({points})(key)) === '[[2,4]]'", arg="val_loss")
+    assert nb.page.evaluate(points, "train_loss") == []
+
+
+@pytest.mark.slow
 def test_a_foreground_run_is_live_says_what_stops_it_and_one_interrupt_keeps_the_model(notebook):
     nb = notebook(
         [

@@ -23,6 +23,7 @@ test("what no line can show is told: a single epoch, and values between missing 
 test("messages append, a repeated one changes nothing, a missing one is a gap", () => {
   const history = new History();
   history.load(["a", "b"], rows(row(0, 9, 8)));
+  assert.deepEqual(history.keys, ["a", "b"]);
   assert.deepEqual(history.append(1, rows(row(1, 7, 6))).epoch, [1]);
   assert.equal(history.append(1, rows(row(1, 7, 6))), null);
   assert.deepEqual(history.append(1, rows(row(1, 7, 6), row(2, 5, 4))).epoch, [2]);

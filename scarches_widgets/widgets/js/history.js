@@ -29,6 +29,11 @@ export class History {
     return this.columns.epoch.length;
   }
 
+  /** The names of losses. */
+  get keys() {
+    return this.names.slice(FIXED.length);
+  }
+
   /** Replace everything by the state's bytes. */
   load(keys, buffer) {
     this.reset(keys);

@@ -114,11 +114,12 @@ export function chartOf(model, store, host, signal) {
     }
   }
 
+  /** Points for what no line shows. */
   function point() {
     const weight = model.get("smoothing");
     for (const [key, history] of store.histories) {
       const source = figure.named(`alone:${key}`);
-      const keys = store.keysOf(key);
+      const keys = history.keys; // not the model's series, which may have changed already
       const columns = Object.fromEntries(keys.map((name) => [name, smoothed(history.columns[name], weight)]));
       if (source) source.data = standingAlone({ ...columns, epoch: history.columns.epoch }, keys);
     }

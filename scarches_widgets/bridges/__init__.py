@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-__all__ = ["dask_executor", "napari_viewer", "sweeps"]
+__all__ = ["annbatch_collection", "dask_executor", "napari_viewer", "sweeps"]
 
 
 def __getattr__(name: str):

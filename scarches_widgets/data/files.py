@@ -37,8 +37,6 @@ def read_files(paths: Sequence[str | os.PathLike]) -> AnnData:
     DataError
         No gene is in all files, or a name of a cell is in several.
     """
-    import anndata
-
     files = [Path(path).expanduser().resolve() for path in paths]
     if not files:
         raise ValueError("There is no file to read: the list is empty.")
@@ -55,18 +53,31 @@ def read_files(paths: Sequence[str | os.PathLike]) -> AnnData:
         if len(genes) < part.n_vars:
             logger.warning("%d of the %d genes of '%s' are not in all files, and are left out.",
                            part.n_vars - len(genes), part.n_vars, file.name)  # fmt: skip
-    whole = parts[0] if len(parts) == 1 else anndata.concat([part[:, genes] for part in parts], merge="first")
+    columns = [None if part.var_names.equals(genes) else part.var_names.get_indexer(genes) for part in parts]
+    whole = put_together([part[:, genes] for part in parts])
+    whole.X = _on_disk(files, [part.n_obs for part in parts], columns, None)
+    for layer in set.intersection(*(set(_open(str(file)).layers) for file in files)):
+        whole.layers[layer] = _on_disk(files, [part.n_obs for part in parts], columns, layer)
+    return whole
+
+
+def put_together(parts: Sequence[AnnData]) -> AnnData:
+    """The cells of all parts, which have the same genes, and columns that all have.
+
+    Raises
+    ------
+    DataError
+        A name of a cell is there twice.
+    """
+    import anndata
+
+    whole = parts[0].copy() if len(parts) == 1 else anndata.concat(parts, merge="first")
     if not whole.obs_names.is_unique:
         twice = whole.obs_names[whole.obs_names.duplicated()].unique()
         raise DataError(
             f"{len(twice):,} names of cells are in the files more than once ({listed(twice)}), so cells could not be "
             "told apart. Put the sample into the names: adata.obs_names = sample + adata.obs_names."
         )
-    columns = [None if part.var_names.equals(genes) else part.var_names.get_indexer(genes) for part in parts]
-    whole = whole.copy()
-    whole.X = _on_disk(files, [part.n_obs for part in parts], columns, None)
-    for layer in set.intersection(*(set(_open(str(file)).layers) for file in files)):
-        whole.layers[layer] = _on_disk(files, [part.n_obs for part in parts], columns, layer)
     return whole
 
 

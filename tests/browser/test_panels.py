@@ -191,7 +191,7 @@ def test_a_run_outlives_a_reload_pauses_and_stops_within_a_second_and_a_lost_ker
     panel = wait_for_status(nb, PANEL, "detached")
     expect(panel).to_contain_text("The kernel was restarted or has died; what is shown is kept.")
     expect(panel.locator(".scaw-primary")).to_be_disabled()
-    expect(panel.locator(".scaw-progress-words")).to_contain_text("of 100000")
+    expect(panel.locator(".scaw-progress-words")).to_contain_text("of 100,000")
 
 
 def test_a_query_is_mapped_by_a_click_and_a_panel_without_cells_says_how_to_give_some(notebook):

@@ -14,6 +14,7 @@ cells than ranks are computed whole by every rank; each then has 1 / ranks of it
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -53,12 +54,23 @@ class Ranks:
         try:
             dist.all_reduce(values)
         except RuntimeError as error:
-            raise RankLost(
-                f"Another process of this training has ended, or did not answer (this is {self.rank} of {self.size}: "
-                f"{str(error).splitlines()[0]}). What was saved last in a checkpoint_dir is kept: start all processes "
-                "again with the same checkpoint_dir and resume=True."
-            ) from error
+            raise RankLost(self._loss_of_another(str(error))) from error
         return values
+
+    def _loss_of_another(self, reported: str) -> str:
+        """What is to be said where the connection to another process broke, as gloo or nccl `reported`."""
+        who = f"process {1 - self.rank}" if self.size == 2 else f"a process other than {self.rank}"
+        if re.search("timed? ?out", reported, re.IGNORECASE):
+            what, look = "has not answered for too long", "See whether it hangs, or the network between them is down"
+        elif re.search("closed|reset|refused|broken pipe", reported, re.IGNORECASE):
+            what, look = "has ended", "Its own output says why; without a word, it was killed, often for lack of memory"
+        else:
+            what, look = "cannot be reached", "Its own output may say why"
+        return (
+            f"Of the {self.size} processes of this training, numbered from 0, {who} {what}, so process {self.rank} "
+            f"cannot go on. {look}. Then start all of them again; with a checkpoint_dir and resume=True, they go on "
+            "from what was saved last."
+        )
 
     def largest(self, number: int) -> int:
         """The largest of all ranks' numbers, each 0 or more."""

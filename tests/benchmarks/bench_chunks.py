@@ -31,6 +31,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import psutil
+from process_memory import held_by
 from scipy import sparse
 
 import scarches_widgets as sca
@@ -114,16 +115,6 @@ def measure(folder: Path, n_cells: int, search: str) -> dict[str, float]:
         "right": float((table["cell_type"].astype(str).to_numpy() == truth).mean()),
         "recall": last.get("search", {}).get("recall", 1.0),
     }
-
-
-def held_by(process: psutil.Process) -> int:
-    held = 0
-    for one in [process, *process.children(recursive=True)]:
-        try:
-            held += one.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return held
 
 
 def main() -> int:

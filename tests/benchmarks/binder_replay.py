@@ -29,6 +29,7 @@ from browser.chromium import chromium
 from browser.conftest import FLAGS
 from browser.lab import TOKEN, Notebook
 from playwright.sync_api import sync_playwright
+from process_memory import held_by
 
 ROOT = Path(__file__).resolve().parents[2]
 TOUR = "notebooks/00_tour.ipynb"
@@ -151,13 +152,7 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._ended.wait(0.2):
-            held = 0
-            for process in [self._root, *self._root.children(recursive=True)]:
-                try:
-                    held += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.peak = max(self.peak, held)
+            self.peak = max(self.peak, held_by(self._root))
 
 
 if __name__ == "__main__":

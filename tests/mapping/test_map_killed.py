@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from benchmarks.process_memory import held_by
 from scipy import sparse
 from small import QUICK, SMALL
 
@@ -122,14 +123,3 @@ def test_the_parent_is_killed_half_way_its_processes_end_and_the_rest_is_mapped_
     assert untouched == {path: path.stat().st_mtime_ns for path in untouched}
     assert parts(out) == parts(folder / "whole")
     assert 3e8 < most < MOST_MEMORY
-
-
-def held_by(process: psutil.Process) -> int:
-    """Bytes of a process and of those that it began."""
-    held = 0
-    for one in [process, *process.children(recursive=True)]:
-        try:
-            held += one.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return held

@@ -121,6 +121,11 @@ class ReceptorTable:
         return (alpha != "") & (beta != "")
 
     @property
+    def n_predicted(self) -> np.ndarray:
+        """Residues of both chains of each cell, but for the first of each, int64 (cells,)."""
+        return sum(np.array([max(0, len(text) - 1) for text in chain]) for chain in self.sequences)
+
+    @property
     def clonotypes(self) -> np.ndarray:
         """Each cell's pair of sequences as one text, object (cells,)."""
         alpha, beta = self.sequences

@@ -108,6 +108,19 @@ def test_weights_are_mvtcrs_times_the_number_of_genes(cells):
     assert float(loss.total) == pytest.approx(float(expected + 40 * 0.5 * loss.terms["kl_latent"]), rel=1e-5)
 
 
+def test_by_default_the_loss_is_a_cells_evidence_bound_in_nats_and_a_querys_weight_its_references(cells, reference):
+    model = mvTCR(cells, **TINY)
+    plan = model._resolved(MvTCRPlan(), model._training_cells(MvTCRPlan()))
+    residues = cells.obs["TRA_cdr3"].astype(str).str.len() + cells.obs["TRB_cdr3"].astype(str).str.len() - 2
+    assert plan.tcr_weight * 40 == pytest.approx(residues.mean())
+    assert plan.kl_weight * 40 == pytest.approx(1)
+    assert float(reference.history["kl_weight"].iloc[-1]) * 40 == pytest.approx(1)
+    query = mvTCR.load_query_data(cells[cells.obs["batch"] == "batch1"].copy(), reference)
+    assert query._resolved(MvTCRPlan(), query._training_cells(MvTCRPlan())).kl_weight == pytest.approx(1 / 40)
+    told = mvTCR(cells, **TINY)._resolved(MvTCRPlan(kl_weight=0.5, tcr_weight=0.25), model._training_cells(MvTCRPlan()))
+    assert (told.kl_weight, told.tcr_weight) == (0.5, 0.25)
+
+
 def test_counts_are_normalised_and_log_normalised_values_taken_as_they_are(cells):
     counts = cells.X.toarray()
     logged = cells.copy()
@@ -336,7 +349,7 @@ def test_planted_epitopes_are_told_by_both_modalities_together_and_by_neither_al
     cells = sca.datasets.receptors(1000, 100, response_strength=2.0)
     train, test = (cells[rows].copy() for rows in split_clonotypes(cells.obs["clonotype"], 0.25))
     model = mvTCR(train, batch_key="batch", **(TINY | {"n_latent": 10, "n_hidden": 32, "n_embedding": 16}))
-    model.train(max_epochs=30, lr=3e-3, tcr_weight=1.0, progress=False)
+    model.train(max_epochs=30, lr=3e-3, progress=False)
     f1 = {}
     for modality in ("joint", "rna", "tcr"):
         told = model.predict_by_neighbors(test, train, "epitope", n_neighbors=10, modality=modality)

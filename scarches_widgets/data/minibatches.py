@@ -62,7 +62,7 @@ class Minibatch:
     measured: Tensor | None = None  # bool (cells, modalities); None = the model has one
     receptors: Receptors | None = None  # CDR3 sequences, each distinct one once; None = the model reads none
     labelled: Minibatch | None = None  # other cells, all with labels, for a model that trains on such beside
-    seen: tuple[Tensor, Tensor, Tensor] | None = None  # of counts ≠ 0: place in counts.flatten(), cell, gene (int64)
+    seen: tuple[Tensor, Tensor] | None = None  # where each cell's counts ≠ 0 begin, and their genes (int64)
     genes: Tensor | None = None  # of the model, those that the data have: their positions, int64; None = all
     noise: object | None = None  # what the step may draw; None = use means, drop nothing
     share: Share | None = None  # which of the step's cells these are; None = all
@@ -211,7 +211,7 @@ class Cells:
             genes=self._genes,
         )
 
-    def _fill(self, values, places: np.ndarray, dense: np.ndarray) -> tuple[Tensor, Tensor, Tensor] | None:
+    def _fill(self, values, places: np.ndarray, dense: np.ndarray) -> tuple[Tensor, Tensor] | None:
         """Write the rows at `places`, in the schema's gene order, into `dense`; where its counts are not zero."""
         taken, seen = values[places], None
         if sp.issparse(taken):
@@ -224,7 +224,7 @@ class Cells:
             if self._are_counts:
                 np.rint(data, out=data)
                 if values.has_canonical_format:  # else an entry may be stored in parts
-                    seen = _seen(data, indices, indptr, dense.shape[1])
+                    seen = _seen(data, indices, indptr)
             sp.csr_matrix((data, indices, indptr), shape=dense.shape).toarray(out=dense)
             return seen
         if self._columns is None:
@@ -238,11 +238,11 @@ class Cells:
         return None
 
 
-def _seen(data: np.ndarray, genes: np.ndarray, indptr: np.ndarray, n_genes: int) -> tuple[Tensor, Tensor, Tensor]:
-    cells, genes = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)), genes.astype(np.int64)
+def _seen(data: np.ndarray, genes: np.ndarray, starts: np.ndarray) -> tuple[Tensor, Tensor]:
     if not data.all():  # zeros that are stored
-        cells, genes = cells[data != 0], genes[data != 0]
-    return tuple(torch.from_numpy(part) for part in (cells * n_genes + genes, cells, genes))
+        is_seen = data != 0
+        starts, genes = np.concatenate([[0], np.cumsum(is_seen)])[starts], genes[is_seen]
+    return torch.from_numpy(starts.astype(np.int64)), torch.from_numpy(genes.astype(np.int64))
 
 
 def step_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:

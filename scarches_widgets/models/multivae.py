@@ -205,7 +205,7 @@ class ModalityDecoder(nn.Module):
             return -(values - output).square().sum(-1)
         if self.likelihood == "bce":
             return -F.binary_cross_entropy_with_logits(output, (values > 0).to(values.dtype), reduction="none").sum(-1)
-        seen = seen_in(values) if cells.seen is None else Seen(*cells.seen)
+        seen = seen_in(values) if cells.seen is None else Seen(*cells.seen, values.shape[1])
         if self.likelihood == "poisson":
             return _log_softmax_poisson(values, output, cells.library_size, seen)
         inflation = self.zero_inflation_logits(hidden) if self.likelihood == "zinb" else None
@@ -286,10 +286,9 @@ class MultiVAEModule(nn.Module):
             rows = cells.measured[:, i].nonzero().squeeze(1)
         counts = cells.counts[:, start:stop]
         if rows is None and cells.seen is not None:
-            _, of_cell, gene = cells.seen
-            own = (gene >= start) & (gene < stop)
-            of_cell, gene = of_cell[own], gene[own] - start
-            seen = of_cell * (stop - start) + gene, of_cell, gene
+            starts, features = cells.seen
+            is_own = (features >= start) & (features < stop)
+            seen = F.pad(is_own.cumsum(0), (1, 0))[starts], features[is_own] - start
         categories, continuous, sizes = cells.categories, cells.continuous, cells.size_factor
         if rows is not None:
             counts, categories = counts[rows], {name: codes[rows] for name, codes in categories.items()}

@@ -27,7 +27,7 @@ class CellsLike(Protocol):
     continuous: Tensor | None
     size_factor: Tensor | None
     labels: Tensor | None  # −1 = unlabelled
-    seen: tuple[Tensor, Tensor, Tensor] | None
+    seen: tuple[Tensor, Tensor] | None
     genes: Tensor | None  # positions of those that the data have; None: all
     noise: Noise | None
 
@@ -105,7 +105,7 @@ class ExpressionDecoder(nn.Module):
     def log_likelihood_of(self, hidden: Tensor, cells: CellsLike) -> Tensor:
         """The same, from what the last hidden layer says."""
         counts, logits, inflation, dispersion, rows = cells.counts, self.fraction_logits(hidden), None, None, None
-        seen = None if cells.seen is None else Seen(*cells.seen)
+        seen = None if cells.seen is None else Seen(*cells.seen, counts.shape[1])
         in_one_step = self.likelihood in ("nb", "zinb") and cells.size_factor is None
         if self.likelihood == "zinb":
             inflation = self.zero_inflation_logits(hidden)

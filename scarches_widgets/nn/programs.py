@@ -14,6 +14,7 @@ from .counts_encoder import CountsEncoder
 from .expression import Dispersion, ExpressionDecoder, Likelihood
 from .layers import Categories, CategoryTable, ConditionalLinear
 from .noise import Noise
+from .plain import are_plain
 
 SPARSE = 0.1  # share of weights up to which it is faster to leave out the others
 PROGRAM = "program"  # what surgery calls the variable whose levels are programs
@@ -106,8 +107,7 @@ class ProgramLayer(nn.Module):
 
     def _explained(self, activities: Tensor) -> Tensor:
         """`activities @ loadings.T`, of which what the mask forbids is not even computed where that saves time."""
-        is_plain = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in (activities, self.weight))
-        if self.soft or not is_plain or not self._is_sparse():
+        if self.soft or not are_plain(activities, self.weight) or not self._is_sparse():
             return F.linear(activities, self.loadings())
         from .sparse_linear import SparseLinear  # a compiler is loaded by those alone who need it
 

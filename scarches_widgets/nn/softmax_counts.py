@@ -19,6 +19,7 @@ because this is where an epoch goes. On a CPU in float32, the pass is a compiled
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -27,17 +28,29 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .likelihoods import digamma_difference, log_gamma_ratio
+from .plain import are_plain
 
 TABLED = 24  # whole counts below this are looked up
 FAR = 80.0  # logits beyond which a float32 sigmoid underflows
 
 
-class Seen(NamedTuple):
-    """Where the counts are that are not zero; int64, one entry each."""
+class Seen:
+    """Where the counts are that are not zero: `genes` cell by cell, and in these, where each cell's begin and the last
+    one's end (cells + 1,). All int64."""
 
-    places: Tensor  # in the flattened matrix, rising
-    cells: Tensor
-    genes: Tensor
+    def __init__(self, starts: Tensor, genes: Tensor, n_genes: int):
+        self.starts, self.genes, self.n_genes = starts, genes, n_genes
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """Cell of each."""
+        cells = torch.arange(len(self.starts) - 1, device=self.genes.device)
+        return cells.repeat_interleave(self.starts.diff(), output_size=len(self.genes))
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Place of each in the flattened matrix, rising."""
+        return self.cells * self.n_genes + self.genes
 
 
 def log_softmax_negative_binomial(
@@ -76,7 +89,8 @@ def log_softmax_negative_binomial(
 def seen_in(counts: Tensor) -> Seen:
     """Where `counts` are not zero."""
     cells, genes = counts.nonzero(as_tuple=True)
-    return Seen(cells * counts.shape[1] + genes, cells, genes)
+    starts = torch.searchsorted(cells, torch.arange(len(counts) + 1, device=counts.device))
+    return Seen(starts, genes, counts.shape[1])
 
 
 class _WithGradients(torch.autograd.Function):
@@ -129,9 +143,8 @@ def _evaluated(
 
     A matrix whose numbers are not needed any more is written over by the next.
     """
-    parameters = [one for one in (logits, log_library_size, log_theta, inflation) if one is not None]
-    if all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in (counts, *parameters)):
-        return _evaluated_on_cpu(counts, seen, rows, *parameters, wanted=wanted)
+    if are_plain(counts, logits, log_library_size, log_theta, inflation):
+        return _evaluated_on_cpu(counts, seen, rows, logits, log_library_size, log_theta, inflation, wanted)
     x, theta_rows = _at(counts, seen), log_theta.exp()
     theta = theta_rows if rows is None else theta_rows.index_select(0, rows)
     highest = logits.amax(-1, keepdim=True)
@@ -179,8 +192,8 @@ def _evaluated_on_cpu(
     logits: Tensor,
     log_library_size: Tensor,
     log_theta: Tensor,
-    inflation: Tensor | None = None,
-    wanted: tuple[bool, bool] | None = None,
+    inflation: Tensor | None,
+    wanted: tuple[bool, bool] | None,
 ) -> tuple[Tensor, _Slopes | None]:
     """The same in float32, by a compiled loop."""
     from .softmax_counts_cpu import evaluated  # a compiler is loaded by those alone who need it
@@ -190,9 +203,8 @@ def _evaluated_on_cpu(
         theta, rows = theta.unsqueeze(0), torch.zeros(n_cells, dtype=torch.int64)
     elif rows is None:
         rows = torch.arange(n_cells)
-    starts = torch.searchsorted(seen.cells, torch.arange(n_cells + 1))
     counts, logits = counts.contiguous(), logits.contiguous()
-    found = evaluated(counts, starts, seen.genes, rows, logits, log_library_size, theta, inflation)
+    found = evaluated(counts, seen.starts, seen.genes, rows, logits, log_library_size, theta, inflation)
     log_p, excess, weights, total, norm, by_theta, by_inflation = found
     if wanted is None:
         return log_p, None

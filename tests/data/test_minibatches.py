@@ -44,6 +44,21 @@ def counts_of(adata, schema, columns=None, **options) -> np.ndarray:
     return minibatch.counts.numpy()
 
 
+def test_where_counts_are_is_told_cell_by_cell_and_zeros_that_are_stored_are_none(atlas):
+    holed = atlas.copy()
+    holed.X = sp.csr_matrix(holed.X)
+    holed.X.data[::3] = 0
+    for adata, model_genes in ((atlas, atlas), (holed, holed), (holed, holed[:, ::-2])):
+        schema = schema_of(model_genes)
+        columns, _ = schema.align(adata)
+        for minibatch in Cells(adata, schema, columns).minibatches(SHUFFLED, 64):
+            starts, genes = minibatch.seen
+            cells = np.repeat(np.arange(len(minibatch)), np.diff(starts))
+            found = np.zeros(minibatch.counts.shape, dtype=bool)
+            found[cells, genes] = True
+            assert (found == (minibatch.counts.numpy() != 0)).all() and len(genes) == found.sum()
+
+
 # ------------------------------------------------------------------------------------------ however it is stored
 
 

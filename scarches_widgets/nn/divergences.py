@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .noise import Noise
+from .plain import are_plain
 
 # of trVAE: Lotfollahi et al. 2020, doi:10.1093/bioinformatics/btaa800
 MMD_BANDWIDTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 5, 10, 15, 20, 25, 30, 35, 100, 1e3, 1e4, 1e5, 1e6)
@@ -76,24 +76,34 @@ def discrepancy_between_groups(
     bandwidths
         As in `maximum_mean_discrepancy`.
     """
-    n_cells = torch.bincount(groups)
-    if boundary is None:
-        paired = (n_cells > 0).outer(n_cells > 0).triu(1)
-    else:
-        is_first = torch.arange(len(n_cells), device=groups.device) < boundary
-        paired = (is_first & (n_cells > 1)).outer(~is_first & (n_cells > 1))
-    if not paired.any():
-        return values.new_zeros(())
-    # With K the kernel of all cells and S each cell's share of its group, the sum over the pairs (g, h) of
-    # (SᵀKS)_gg + (SᵀKS)_hh − 2 (SᵀKS)_gh weighs each K_ij by (S L Sᵀ)_ij, where L is the Laplacian of the pairs' graph.
-    shares = F.one_hot(groups, len(n_cells)).to(values.dtype) / n_cells.clamp_min(1)  # (cells, groups)
-    edges = (paired | paired.T).to(values.dtype)
-    weights = shares @ (edges.sum(1).diag() - edges) @ shares.T
-    first, second = torch.triu_indices(*weights.shape, 1, device=values.device)
+    weights = _weights_of_groups(groups, boundary, values.dtype)
+    if are_plain(values):
+        from .divergences_cpu import SumOfKernels  # a compiler is loaded by those alone who need it
+
+        return SumOfKernels.apply(values, groups, weights, _rates(bandwidths, values))
+    first, second = torch.triu_indices(len(groups), len(groups), 1, device=values.device)
     has_pdist = values.device.type != "mps"
     distances = torch.pdist(values) if has_pdist else torch.cdist(values, values)[first, second]
     of_pairs = _GaussianKernels.apply(distances.square(), tuple(bandwidths))
-    return 2 * weights[first, second] @ of_pairs + len(bandwidths) * weights.trace()
+    of_themselves = len(bandwidths) * weights.diagonal()[groups].sum()
+    return 2 * weights[groups[first], groups[second]] @ of_pairs + of_themselves
+
+
+def _weights_of_groups(groups: Tensor, boundary: int | None, dtype: torch.dtype) -> Tensor:
+    """What the kernel of two cells counts for in the sum over the pairs of groups, by the groups of the two.
+
+    With K the kernel of all cells and S each cell's share of its group, the sum over the pairs (g, h) of
+    (SᵀKS)_gg + (SᵀKS)_hh − 2 (SᵀKS)_gh weighs each K_ij by (S L Sᵀ)_ij, where L is the Laplacian of the pairs' graph.
+    """
+    n_cells = torch.bincount(groups)
+    if boundary is None:
+        paired = (n_cells > 0).outer(n_cells > 0).fill_diagonal_(False)
+    else:
+        is_first = torch.arange(len(n_cells), device=groups.device) < boundary
+        paired = (is_first & (n_cells > 1)).outer(~is_first & (n_cells > 1))
+        paired = paired | paired.T
+    edges, shares = paired.to(dtype), n_cells.clamp_min(1).to(dtype).reciprocal()
+    return (edges.sum(1).diag() - edges) * shares.outer(shares)
 
 
 def dependence(a: Tensor, b: Tensor) -> Tensor:
@@ -126,12 +136,17 @@ def _kernel(a: Tensor, b: Tensor, bandwidths: Sequence[float]) -> Tensor:
     return _GaussianKernels.apply(squared, tuple(bandwidths))
 
 
+def _rates(bandwidths: Sequence[float], like: Tensor) -> Tensor:
+    """The r of each exp(r · squared distance)."""
+    return like.new_tensor([-0.5 / bandwidth for bandwidth in bandwidths])
+
+
 class _GaussianKernels(torch.autograd.Function):
     """Σ exp(−squared / (2 · bandwidth)), elementwise; value and slope come from the same exponentials."""
 
     @staticmethod
     def forward(ctx, squared: Tensor, bandwidths: tuple[float, ...]) -> Tensor:
-        rates = squared.new_tensor([-0.5 / bandwidth for bandwidth in bandwidths])
+        rates = _rates(bandwidths, squared)
         both = torch.stack([torch.ones_like(rates), rates])  # (2, kernels): of the value, and of its slope
         found = squared.new_empty(2, squared.numel())
         for part, target in zip(squared.reshape(-1).split(AT_A_TIME), found.split(AT_A_TIME, dim=1)):

@@ -83,6 +83,29 @@ def test_discrepancy_between_groups_is_the_sum_over_their_pairs_with_its_gradien
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("boundary", [None, 1])
+@pytest.mark.parametrize("n_dimensions", [1, 10, 70])
+def test_single_precision_on_a_cpu_gives_the_discrepancy_and_the_gradient_of_double_precision(n_dimensions, boundary):
+    """Among cells that are far apart, the same, and as near as the narrowest kernels are wide."""
+    values = 2 * random(90, n_dimensions).float()
+    values[:30] = values[30:60] + 1e-3 * random(30, n_dimensions).float()
+    values[1] = values[0]
+    groups = torch.arange(90) % 3
+    groups[4] = 4
+    single, double = values.clone().requires_grad_(), values.double().requires_grad_()
+    found, expected = (discrepancy_between_groups(v, groups, boundary) for v in (single, double))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    ours, theirs = (torch.autograd.grad(3 * loss, v)[0] for loss, v in ((found, single), (expected, double)))
+    torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+def test_a_single_group_has_no_discrepancy_and_a_gradient_of_zero():
+    values = random(5, 2).float().requires_grad_()
+    for boundary in (None, 1):
+        found = discrepancy_between_groups(values, torch.zeros(5, dtype=torch.int64), boundary)
+        assert found.item() == 0 and not torch.autograd.grad(found, values)[0].any()
+
+
 def test_kernels_of_many_pairs_are_added_up_part_by_part(monkeypatch):
     values, groups = random(40, 3), torch.arange(40) % 2
     whole = discrepancy_between_groups(values, groups)

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from .vector_math import ANY_ORDER, compiled
 
-AT_ONCE = 16  # cells: two vectors of a processor
+AT_ONCE = 64  # cells: enough that a loop over them pays for its start, few enough for the nearest cache
 
 
 class SparseLinear(torch.autograd.Function):

@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from scarches_widgets.nn.programs import ProgramLayer
-from scarches_widgets.nn.sparse_linear import SparseLinear, places_of
+from scarches_widgets.nn.sparse_linear import AT_ONCE, SparseLinear, places_of
 
-CELLS, INPUTS, OUTPUTS = 13, 40, 60
+CELLS, INPUTS, OUTPUTS = AT_ONCE + 13, 40, 60
 CATEGORIES = {"batch": torch.zeros(CELLS, dtype=torch.int64)}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from .divergences import Normal
 from .expression import CellsLike, joined
 from .layers import Encoder
+from .plain import are_plain
 
 
 class CountsEncoder(Encoder):
@@ -45,10 +46,17 @@ class CountsEncoder(Encoder):
         self.encode_covariates, self.log_counts = encode_covariates, log_counts
 
     def forward(self, cells: CellsLike) -> Normal:
-        features = torch.log1p(cells.counts) if self.log_counts else cells.counts
+        features = self._logs(cells.counts) if self.log_counts else cells.counts
         if self.encode_covariates:
             features = joined(features, cells.continuous)
         return super().forward(features, cells.categories, cells.noise)
+
+    def _logs(self, counts: Tensor) -> Tensor:
+        if self.training and are_plain(counts):
+            from .vector_math import log_1_plus_each  # a compiler is loaded for a training alone
+
+            return log_1_plus_each(counts)
+        return torch.log1p(counts)
 
 
 def log_density(values: Tensor, normal: Normal) -> Tensor:

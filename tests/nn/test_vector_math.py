@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from scarches_widgets.nn import vector_math
-from scarches_widgets.nn.vector_math import compiled, exp_of_negative, log, log_1_plus
+from scarches_widgets.nn.vector_math import compiled, exp_of_negative, log, log_1_plus, log_1_plus_each
 
 SMALLEST = np.finfo(np.float32).tiny
 
@@ -40,6 +41,12 @@ def test_what_is_not_a_number_stays_so_and_the_ends_are_finite():
     assert np.isnan(applied(exp_of_negative, nan)) and np.isnan(applied(log_1_plus, nan))
     assert applied(exp_of_negative, np.float32([0, -1e9, -np.inf])).tolist() == [1, *[np.float32(np.exp(-87.0))] * 2]
     assert applied(log_1_plus, np.float32([0])) == 0
+
+
+def test_logarithms_of_a_matrix_are_torch_s_however_it_lies_in_memory():
+    values = torch.poisson(torch.full((30, 7), 3.0), generator=torch.Generator().manual_seed(0))
+    for matrix in (values, values.T, values[:, 2:5], values[:0]):
+        torch.testing.assert_close(log_1_plus_each(matrix), torch.log1p(matrix))
 
 
 def test_where_no_folder_can_be_written_loops_are_compiled_for_this_process_alone(monkeypatch):

@@ -2,8 +2,8 @@
 
 Runs in either environment and imports only the library that it is to measure; `--help` lists the options. A model is
 trained on one file and, with --query, adapted to another by surgery, whose labels it does not see. CPU seconds are the
-process's, from the model's construction to the end of its training, on one thread. Latents, and scPoli's labels of the
-query, come after the clock has been read.
+process's, from the model's construction to the end of its training, and those of each epoch, on one thread. Latents,
+and scPoli's labels of the query, come after the clock has been read.
 """
 
 import argparse
@@ -23,20 +23,24 @@ CLASSES = {"trvae": "TRVAE", "expimap": "EXPIMAP", "scpoli": "scPoli"}
 class Ours:
     def __init__(self, arguments):
         import scarches_widgets as sca
-        import scarches_widgets.nn.softmax_counts_cpu  # what else the first step would import
-        import scarches_widgets.nn.sparse_linear
 
         warnings.simplefilter("ignore")
         self.cls = getattr(sca.models, CLASSES[arguments.model])
         self.is_poli, self.seed = arguments.model == "scpoli", arguments.seed
+        self.ends = []
         self.how = {"schedule": arguments.schedule, "seed": arguments.seed, "progress": False, "background": True}
 
     def train(self, model, epochs, options=()):
         stopping = {} if epochs is None else {"max_epochs": epochs, "early_stopping": False}
         if self.is_poli and epochs is not None:
             stopping["pretraining_epochs"] = epochs // 2
+        model.watch_runs(lambda run: run.subscribe(self.note))
         model.train(**stopping, **self.how, **dict(options)).wait()
         return model
+
+    def note(self, event):
+        if type(event).__name__ == "EpochEnded":
+            self.ends.append(time.process_time())
 
     def fit(self, adata, epochs):
         options = {"labels_key": LABELS, "unlabeled_category": UNLABELED} if self.is_poli else {}
@@ -61,10 +65,19 @@ class ScArches:
         torch.manual_seed(arguments.seed)
         np.random.seed(arguments.seed)  # noqa: NPY002 - its split of labelled cells and its clusters draw from there
         self.cls = getattr(scarches.models, CLASSES[arguments.model])
-        self.is_poli = arguments.model == "scpoli"
+        self.is_poli, self.ends = arguments.model == "scpoli", []
+        for trainer in (scarches.trainers.trvae.trainer.Trainer, scarches.trainers.scpoli.trainer.scPoliTrainer):
+            trainer.on_epoch_end = self.noting(trainer.on_epoch_end)
         self.how = {"seed": arguments.seed, "monitor": False}
         if arguments.model == "expimap":
             self.how["alpha"] = 0.7
+
+    def noting(self, on_epoch_end):
+        def noted(trainer):
+            on_epoch_end(trainer)
+            self.ends.append(time.process_time())
+
+        return noted
 
     def train(self, model, epochs, options=()):
         stopping = {} if epochs is None else {"n_epochs": epochs, "use_early_stopping": False}
@@ -102,6 +115,7 @@ def main():
     start = time.process_time()
     model = library.fit(adata, arguments.epochs)
     found = {"cpu": time.process_time() - start, "n_epochs": library.n_epochs(model), "peak": peak_memory()}
+    found["epochs"] = np.diff([start, *library.ends]).tolist()
     arrays = {}
     if arguments.latents:
         arrays["reference"] = library.latent(model)

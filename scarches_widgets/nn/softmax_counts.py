@@ -98,8 +98,8 @@ class _WithGradients(torch.autograd.Function):
     def forward(ctx, counts, seen, rows, *parameters):
         value, slopes = _evaluated(counts, seen, rows, *parameters, wanted=ctx.needs_input_grad[5:])
         ctx.save_for_backward(rows, *slopes)
-        ctx.n_rows = len(parameters[2])
         ctx.is_per_gene = parameters[2].dim() == 1
+        ctx.n_rows = 1 if ctx.is_per_gene else len(parameters[2])
         return value
 
     @staticmethod
@@ -107,6 +107,14 @@ class _WithGradients(torch.autograd.Function):
     def backward(ctx, upstream):
         rows, excess, weights, total, share, by_theta, by_inflation = ctx.saved_tensors
         each = upstream.unsqueeze(1)
+        if are_plain(excess):
+            from .softmax_counts_cpu import gradients
+
+            rows = _rows_of(rows, ctx.is_per_gene, len(upstream))
+            found = gradients(upstream, rows, excess, weights, share, by_theta, ctx.n_rows, by_inflation)
+            by_logits, by_theta, by_inflation = found
+            by_theta = by_theta[0] if ctx.is_per_gene and by_theta is not None else by_theta
+            return None, None, None, by_logits, -total * each, by_theta, by_inflation
         by_logits = (excess * -each).addcmul_(weights, share * each)
         if by_theta is not None and rows is not None:
             of_row = upstream.new_zeros(ctx.n_rows, len(upstream))
@@ -198,11 +206,7 @@ def _evaluated_on_cpu(
     """The same in float32, by a compiled loop."""
     from .softmax_counts_cpu import evaluated  # a compiler is loaded by those alone who need it
 
-    theta, n_cells = log_theta.exp(), len(logits)
-    if theta.dim() == 1:
-        theta, rows = theta.unsqueeze(0), torch.zeros(n_cells, dtype=torch.int64)
-    elif rows is None:
-        rows = torch.arange(n_cells)
+    theta, rows = log_theta.exp().view(-1, logits.shape[1]), _rows_of(rows, log_theta.dim() == 1, len(logits))
     counts, logits = counts.contiguous(), logits.contiguous()
     found = evaluated(counts, seen.starts, seen.genes, rows, logits, log_library_size, theta, inflation)
     log_p, excess, weights, total, norm, by_theta, by_inflation = found
@@ -210,6 +214,13 @@ def _evaluated_on_cpu(
         return log_p, None
     by_theta, by_inflation = by_theta if wanted[0] else None, by_inflation if wanted[1] else None
     return log_p, _Slopes(excess, weights, total, total / norm, by_theta, by_inflation)
+
+
+def _rows_of(rows: Tensor | None, is_per_gene: bool, n_cells: int) -> Tensor:
+    """Each cell's row of a table of dispersions, which has one row if it has one per gene."""
+    if is_per_gene:
+        return torch.zeros(n_cells, dtype=torch.int64)
+    return torch.arange(n_cells) if rows is None else rows
 
 
 def _binomial_terms(

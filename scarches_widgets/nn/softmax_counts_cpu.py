@@ -65,6 +65,36 @@ def evaluated(
     return log_p, excess, weights, total, norm, by_theta, by_inflation
 
 
+def gradients(
+    upstream: Tensor,
+    rows: Tensor,
+    excess: Tensor,
+    weights: Tensor,
+    share: Tensor,
+    by_theta: Tensor | None,
+    n_rows: int,
+    by_inflation: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """By the logits (cells, genes), by the rows of log θ (rows, genes) and by the inflation (cells, genes).
+
+    Parameters
+    ----------
+    upstream
+        Of each cell's log-likelihood, (cells,).
+    excess, weights, by_theta, by_inflation
+        As `evaluated` gave them; None for what has no gradient.
+    share
+        Σ excess / Σ weights, (cells, 1).
+    """
+    by_logits = torch.empty_like(excess)
+    of_rows = None if by_theta is None else excess.new_zeros(n_rows, excess.shape[1])
+    of_inflation = None if by_inflation is None else torch.empty_like(by_inflation)
+    given = upstream.contiguous(), rows, excess, weights, share.view(-1), by_theta, by_inflation
+    arrays = [None if one is None else one.numpy() for one in (*given, by_logits, of_rows, of_inflation)]
+    _pass_on(*arrays)
+    return by_logits, of_rows, of_inflation
+
+
 @cache
 def _threads(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, thread_name_prefix="likelihood")
@@ -195,3 +225,20 @@ def _evaluate(
             by[large[i]] -= slope[i]
             sum_of_logs += log_binomial[i]
         log_p[cell], total[cell], norm[cell] = sum_of_logs, sum_of_d, sum_of_weights
+
+
+@compiled(fastmath=ANY_ORDER)
+def _pass_on(upstream, rows, excess, weights, share, by_theta, by_inflation, by_logits, of_rows, of_inflation):
+    n_cells, n_genes = excess.shape
+    for cell in range(n_cells):
+        above = upstream[cell]
+        of_weight = above * share[cell]
+        for gene in range(n_genes):
+            by_logits[cell, gene] = of_weight * weights[cell, gene] - above * excess[cell, gene]
+        if of_rows is not None:
+            of_row, by = of_rows[rows[cell]], by_theta[cell]
+            for gene in range(n_genes):
+                of_row[gene] += above * by[gene]
+        if of_inflation is not None:
+            for gene in range(n_genes):
+                of_inflation[cell, gene] = above * by_inflation[cell, gene]

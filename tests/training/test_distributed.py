@@ -15,8 +15,7 @@ from small import fingerprint
 import scarches_widgets as sca
 
 HERE = Path(__file__).parent
-EXACT = {"float64": 1e-12, "float32": 2e-5}
-STEEP = {"float64": 1e-12, "float32": 2e-4}  # trVAE's narrowest kernels have slopes of 1e6, which multiply rounding
+EXACT = {"float64": 1e-12, "float32": 1e-5}
 LOOSE = {"float64": 1e-9, "float32": 2e-4}  # of statistics, and of what a batch normalisation takes away again
 BEFORE_NORM = "encoder.mean.bias"  # how their names end
 
@@ -42,7 +41,10 @@ def started(task: str, out: Path, n_processes: int, *rest: str) -> list[tuple[in
     return [(process.returncode, text) for process, text in zip(processes, said)]
 
 
-def trained(out: Path, n_processes: int, n_epochs: int, *precisions: str) -> dict[str, dict[str, np.ndarray]]:
+Weights = dict[str, np.ndarray]
+
+
+def trained(out: Path, n_processes: int, n_epochs: int, *precisions: str) -> dict[str, Weights]:
     """Per precision and model the weights, which all processes must have to the bit."""
     folder = out / str(n_processes)
     folder.mkdir()
@@ -59,35 +61,55 @@ def trained(out: Path, n_processes: int, n_epochs: int, *precisions: str) -> dic
     return results
 
 
-def too_far(name: str, one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, float]:
-    """The tensors that differ by more than rounding, relative to their largest value or to 1, whichever is more.
+def apart(one: Weights, other: Weights) -> dict[str, float]:
+    """The largest difference in each tensor, relative to its largest value or to 1, whichever is more."""
+    return {
+        key: float(np.abs(values - other[key]).max(initial=0) / max(1.0, np.abs(values).max(initial=0)))
+        for key, values in one.items()
+    }
+
+
+def too_far(name: str, one: Weights, other: Weights, rounding: dict[str, float] | None = None) -> dict[str, float]:
+    """The tensors that differ by more than rounding, and by more than twice what `rounding` says of each.
 
     A bias before a batch normalisation has a gradient of zero, or of the KL term alone, while that weighs little; Adam
     makes steps of its rounding. Statistics are not learned, but follow what is.
     """
-    precision, model = name.split(maxsplit=1)
-    exact, apart = (STEEP if model == "TRVAE" else EXACT)[precision], {}
-    for key, values in one.items():
-        difference = np.abs(values - other[key]).max(initial=0) / max(1.0, np.abs(values).max(initial=0))
-        if not difference < (LOOSE[precision] if key.startswith("statistic") or key.endswith(BEFORE_NORM) else exact):
-            apart[key] = float(difference)
-    return apart
+    precision = name.split()[0]
+    limits = {key: 2 * (rounding or {}).get(key, 0.0) for key in one}
+    for key, limit in limits.items():
+        is_loose = key.startswith("statistic") or key.endswith(BEFORE_NORM)
+        limits[key] = max(limit, (LOOSE if is_loose else EXACT)[precision])
+    return {key: d for key, d in apart(one, other).items() if not d < limits[key]}
 
 
 def test_two_processes_train_what_one_does(tmp_path):
     alone, both = (trained(tmp_path, n, 2, "float64") for n in (1, 2))
-    assert len(alone) == 7
+    assert len(alone) == 8
     for name, weights in alone.items():
         assert not too_far(name, weights, both[name])
 
 
 @pytest.mark.slow
 def test_fifty_steps_in_one_two_or_three_processes_give_the_same_weights_and_histories(tmp_path):
+    """trVAE's narrowest kernels have slopes of 1e6. On y, where units are zero, cells come so near each other (here in
+    step 19) that a last bit of float32 decides how the training goes on, with one process too: there, several may end
+    as far from one as the last bits of the initial weights take it."""
     alone, *others = (trained(tmp_path, n, 10, "float64", "float32") for n in (1, 2, 3))
-    assert len(alone) == 14
+    assert len(alone) == 16
     for name, weights in alone.items():
+        rounding = rounding_of(name, weights, tmp_path) if name == "float32 TRVAE, on y" else None
         for several in others:
-            assert not too_far(name, weights, several[name])
+            assert not too_far(name, weights, several[name], rounding)
+
+
+def rounding_of(name: str, weights: Weights, out: Path) -> dict[str, float]:
+    """How far other last bits of the initial weights take each tensor, at most of eight tries, in one process."""
+    for status, said in started("train_nudged", out, 1, "10", name.split(maxsplit=1)[1], "8"):
+        assert status == 0, said
+    courses = [apart(weights, np.load(path)) for path in out.glob("nudged *.npz")]
+    assert len(courses) == 8
+    return {key: max(course[key] for course in courses) for key in weights}
 
 
 @pytest.mark.slow

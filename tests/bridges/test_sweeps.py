@@ -10,6 +10,7 @@ import pytest
 from small import SMALL
 
 import scarches_widgets as sca
+from scarches_widgets.bridges.dask_executor import DaskExecutor, local_client
 from scarches_widgets.bridges.search_space import checked_space
 from scarches_widgets.bridges.sweep_study import SweepStudy
 from scarches_widgets.bridges.sweeps import Sweep
@@ -220,3 +221,14 @@ def test_trials_are_plain_text_that_any_executor_can_send(cells, tmp_path):
     sweep = sweep_of(cells, tmp_path, n_trials=1, executor=Sending()).run()
     assert sweep.status == "done" and all(isinstance(value, str | int) for value in vars(sent[0]).values())
     assert json.loads(sent[0].of_model).keys() == {"batch_key", "n_hidden", "n_latent"}
+
+
+@pytest.mark.slow
+def test_workers_of_dask_try_what_one_process_would_and_their_runs_are_watched(unbroken, cells, tmp_path):
+    with local_client(2) as client:
+        sweep = sweep_of(cells, tmp_path, executor=DaskExecutor(client)).run()
+    columns = ["status", "epochs", "n_latent", "lr", "value"]
+    assert sweep.status == "done" and sweep.table[columns].equals(unbroken.table[columns])
+    for run, alone in zip(sweep.runs, unbroken.runs, strict=True):
+        same = [history.drop(columns="seconds") for history in (run.history, alone.history)]
+        pd.testing.assert_frame_equal(*same)

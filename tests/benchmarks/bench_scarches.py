@@ -135,6 +135,7 @@ def quality(side: str, name: str, model: str, seed: int, paths: dict[str, Path],
     latents = cache / f"latents-{os.getpid()}.npz"
     options = [paths["reference"], "--query", paths["query"], "--model", model, "--schedule", schedule]
     row = work(library, *options, "--seed", seed, "--latents", latents)
+    del row["epochs"]  # their seconds one by one, of no use here
     with np.load(latents) as arrays:
         row |= scored(dict(arrays), *(anndata.read_h5ad(path, backed="r").obs for path in paths.values()))
     latents.unlink()

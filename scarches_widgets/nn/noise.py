@@ -7,6 +7,8 @@ other, and torch's global generator is neither read nor moved.
 
 from __future__ import annotations
 
+import numbers
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ STREAMS = {"weights": 0, "training": 1, "validation": 2, "inference": 3, "order"
 
 def seed_of(seed: int, stream: str, *place: int) -> int:
     """A 64-bit seed for one place of one stream; neighbouring places give unrelated seeds."""
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f"seed={seed!r} must be a whole number, zero or more.")
     return int(np.random.SeedSequence([seed, STREAMS[stream], *place]).generate_state(1, np.uint64)[0])
 
 

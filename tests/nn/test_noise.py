@@ -1,10 +1,11 @@
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from scarches_widgets.nn.noise import Noise
+from scarches_widgets.nn.noise import Noise, generator_of
 
 
 def noise(*place, seed=0):
@@ -49,3 +50,9 @@ def test_sixteen_bits_decide_or_eight_if_that_is_asked_for():
         kept = noise(0, 0).kept_like(torch.empty(2, 5), 0.3, **({} if n_bits == 16 else {"n_bits": 8}))
         expected = words.view(f"u{n_bits // 8}")[:10] < round(threshold)
         assert kept.flatten().tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "one", None])
+def test_what_is_no_seed_is_named(seed):
+    with pytest.raises(ValueError, match=re.escape(f"seed={seed!r} must be a whole number")):
+        generator_of(seed, "weights")

@@ -344,7 +344,7 @@ def test_an_unseen_batch_needs_surgery_and_the_error_says_so(case, fitted, query
 
 def test_cells_given_to_load_are_looked_at_like_any_others(case, fitted, reference_cells, tmp_path):
     fitted(case).save(tmp_path / "model")
-    with pytest.raises(DataError, match="37 of the reference's 40 (genes|features) are missing"):
+    with pytest.raises(DataError, match=r"37 of the reference's 40 (genes|features) are missing"):
         case.model.load(tmp_path / "model", reference_cells[:, :3].copy()).get_latent_representation()
 
 

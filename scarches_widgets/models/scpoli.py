@@ -20,7 +20,8 @@ Defaults are those of scArches 0.6.1. `schedule="published"` is its trainer's: 1
 without prototypes, Adam with lr 1e-3, eps 0.01 and weight decay 0.04 on all but the conditions' vectors, the KL term
 warmed up over 100 epochs, no early stopping. `schedule="auto"` is one cycle (see `training.plan`) of 700 steps, the
 second half of them with prototypes: after 1,000, cells of labels that the reference lacks were no farther from the
-prototypes than others. Differs from scArches:
+prototypes than others. Of few cells it is 100 epochs (300 steps at least) at a lower rate, for the same reason. Differs
+from scArches:
 
 - prototypes, labels and uncertainties come of posterior means, not of draws, so that each call gives the same;
 - a new condition starts at the mean of the reference's vectors, with their mean dispersion, which stays as it is (as in
@@ -100,7 +101,7 @@ class ScPoliPlan(ScArchesPlan):
     clustering_resolution: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0  # of Leiden
     n_clusters: Annotated[int, Field(ge=1, le=MOST_CLUSTERS)] | None = None  # of k-means; None: 10
 
-    pace: ClassVar[Pace] = Pace(steps=700)
+    pace: ClassVar[Pace] = Pace(steps=700, fewest_steps=300, fewest_lr=3e-3)
 
     def resolved(self, n_train: int, n_validation: int = 0, of_query: bool = False) -> TrainingPlan:
         published, meant = self.schedule == "published", {}

@@ -66,10 +66,18 @@ class Pace(NamedTuple):
     batch_rate: float = 1.0  # of what a decoder knows of batches alone, in multiples of lr; for models that ask
     fewest_steps: int | None = None  # of few cells; None: `steps`
     fewest_epochs: int = 8  # of many cells
+    fewest_lr: float | None = None  # highest learning rate of `fewest_steps`; None: lr
 
     def steps_for(self, n_train: int, batch_size: int) -> float:
         """At most 100 epochs' worth, since few cells would be learned by heart, but no fewer than `fewest_steps`."""
         return min(self.steps, max(self.fewest_steps or self.steps, OFTEN * n_train / batch_size))
+
+    def lr_for(self, n_train: int, batch_size: int) -> float:
+        """Between `fewest_lr` and `lr` as the steps are between the fewest and all."""
+        if self.fewest_lr is None:
+            return self.lr
+        share = (self.steps_for(n_train, batch_size) - self.fewest_steps) / (self.steps - self.fewest_steps)
+        return self.fewest_lr + share * (self.lr - self.fewest_lr)
 
 
 STEADY = Pace()
@@ -125,7 +133,8 @@ class TrainingPlan:
         if self.schedule == "published":
             n_epochs, lr = _published_epochs(n_train + n_validation), 1e-3
         else:
-            n_epochs, lr = self._auto_epochs(n_train, of_query), SURGERY_RATE if of_query else self.pace.lr
+            n_epochs = self._auto_epochs(n_train, of_query)
+            lr = SURGERY_RATE if of_query else self.pace.lr_for(n_train, self.batch_size)
         kl_weight = 1.0 if self.kl_weight is None else self.kl_weight
         return replace(self, max_epochs=self.max_epochs or n_epochs, lr=self.lr or lr, kl_weight=kl_weight)
 

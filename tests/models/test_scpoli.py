@@ -247,7 +247,7 @@ def test_prototypes_draw_cells_of_a_label_together_the_more_the_weight(reference
     distance = {}
     for weight in (0.01, 20):
         model = scPoli(reference_cells, **KEYS, **SMALL)
-        model.train(8, batch_size=32, prototype_weight=weight, progress=False)
+        model.train(8, lr=1e-2, batch_size=32, prototype_weight=weight, progress=False)
         distance[weight] = model.history["val_prototype"].iloc[-1]
     assert distance[20] < 0.7 * distance[0.01]
 

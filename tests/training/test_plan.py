@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from scarches_widgets.models.scpoli import ScPoliPlan
 from scarches_widgets.training.adam import BETAS
 from scarches_widgets.training.options import typed
 from scarches_widgets.training.plan import BriskPlan, MappablePlan, TrainingPlan
@@ -51,6 +52,16 @@ def test_the_brisk_pace_takes_600_steps_at_a_higher_rate_and_has_none_in_surgery
     assert reference.kl_weight_at(step=315, steps_per_epoch=30) == pytest.approx(0.5), "at 35 % of 900 steps"
     published = typed(BriskPlan, {"schedule": "published"}, of="train()").resolved(1000)
     assert (published.max_epochs, published.lr, published.kl_weight_at(300, 3)) == (400, 1e-3, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("n_train", "epochs", "lr"),
+    [(12_800, 8, 1e-2), (896, 100, 1e-2), (640, 100, 6.5e-3), (384, 100, 3e-3), (192, 200, 3e-3)],
+)
+def test_scpoli_learns_few_cells_in_fewer_steps_at_a_lower_rate(n_train, epochs, lr):
+    resolved = typed(ScPoliPlan, {}, of="train()").resolved(n_train)
+    assert (resolved.max_epochs, resolved.lr) == (epochs, pytest.approx(lr))
+    assert typed(ScPoliPlan, {}, of="train()").resolved(n_train, of_query=True).lr == 1e-2
 
 
 def test_a_users_learning_rate_holds_at_either_pace_and_in_surgery():

@@ -14,6 +14,7 @@ import scarches_widgets as sca
 from scarches_widgets.data.names import DataError
 from scarches_widgets.models.multivae import MultiVAEPlan
 from scarches_widgets.nn.divergences import kl_to_standard_normal
+from scarches_widgets.nn.noise import Noise
 
 TINY = {"n_hidden": 16, "n_latent": 4}
 MOSAIC = {"batch1": ["rna", "protein"], "batch2": ["rna"]}
@@ -93,6 +94,9 @@ def test_the_terms_of_the_loss_are_the_formulas_of_each_likelihood(complete):
         kl = kl_to_standard_normal(module.encode(cells)).sum(1).mean()
         np.testing.assert_allclose(float(terms["kl_latent"]), float(kl.detach()), rtol=1e-5)
         assert {"mmd_latent", "mmd_marginal"} < set(terms)
+        weights = module.loss(cells, kl_weight=0.5).weights
+        assert [weights[f"reconstruction_{name}"] for name in module.names] == [1, 0.3, 1]
+        assert weights["kl_latent"] == 0.05
 
 
 def test_likelihoods_follow_from_the_values_unless_they_are_given(complete, reference, caplog):
@@ -112,6 +116,34 @@ def test_likelihoods_follow_from_the_values_unless_they_are_given(complete, refe
         sca.models.MultiVAE(complete, **TINY, likelihoods={"atca": "nb"})
 
 
+def test_half_of_the_peaks_are_hidden_from_their_encoder_in_training_and_of_nothing_else(complete):
+    seen, names = {}, ["rna", "atac", "protein"]
+
+    def steps(**options):
+        model = sca.models.MultiVAE(complete, batch_key="batch", **TINY, **options)
+        for name, encoder in zip(names, model.module.encoders):
+            encoder.register_forward_pre_hook(lambda module, given, name=name: seen.update({name: given[0]}))
+        cells = minibatch(model, noise=Noise(0, "training", 0))
+        values = {name: torch.log1p(cells.counts[:, slice(*of)]) for name, of in zip(names, model.module.bounds)}
+        for is_training in (True, False):
+            model.module.train(is_training)
+            model.module.experts(cells)
+            yield values, dict(seen)
+
+    (values, drawn), (_, all_of_them) = steps()
+    is_hidden = (drawn["atac"] == 0) & (values["atac"] > 0)
+    assert 0.4 < is_hidden.sum() / (values["atac"] > 0).sum() < 0.6
+    torch.testing.assert_close(drawn["atac"], torch.where(is_hidden, 0, 2 * values["atac"]))
+    for name in names:
+        assert name == "atac" or torch.equal(drawn[name], values[name])
+        assert torch.equal(all_of_them[name], values[name])
+    (values, drawn), _ = steps(feature_dropout={"rna": 0.25, "atac": 0})
+    assert torch.equal(drawn["atac"], values["atac"])
+    assert 0.15 < ((drawn["rna"] == 0) & (values["rna"] > 0)).sum() / (values["rna"] > 0).sum() < 0.35
+    with pytest.raises(ValueError, match=r"feature_dropout=\(0.5,\) names 1, and there are 3 modalities"):
+        sca.models.MultiVAE(complete, **TINY, feature_dropout=[0.5])
+
+
 def test_multigrate_s_names_are_understood(complete):
     config = sca.models.MultiVAE(
         complete, losses=["nb", "mse", "mse"], z_dim=5, dropout=0.1, cond_dim=7, integrate_on="batch",
@@ -119,6 +151,8 @@ def test_multigrate_s_names_are_understood(complete):
     ).config  # fmt: skip
     assert (config.n_latent, config.dropout_rate, config.condition_dim) == (5, 0.1, 7)
     assert config.likelihoods == ("nb", "mse", "mse") and config.modality_weights == (2, 1, 1)
+    of_rna = sca.models.MultiVAE(complete, batch_key="batch", loss_coefs={0: 2.0}, **TINY)
+    assert of_rna.config.modality_weights == (2, 0.3, 1)  # those that are not named stay as they were
     assert (config.kl_coef, config.mmd, config.mmd_weight) == (0.1, "marginal", 200)
     newer = sca.models.MultiVAE(complete, batch_key="batch", integrate_on="batch", modality_alignment="MMD", **TINY)
     assert newer.config.mmd == "latent"

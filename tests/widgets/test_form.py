@@ -34,7 +34,7 @@ def test_every_option_has_a_field_and_words(cls):
     schema = TypeAdapter(cls).json_schema()["properties"]
     no_single_values = {"early_stopping_kwargs", "terms", "new_terms", "group_lasso_term_weights"}
     no_single_values |= {"embedding_dims", "further_labels", "unlabeled_categories", "likelihoods", "modality_weights"}
-    no_single_values |= {"metadata", "training"}
+    no_single_values |= {"metadata", "training", "feature_dropout"}
     no_single_values |= {"resolutions", "partition_keys", "partition_names", "references"}
     assert set(schema) - set(names) <= no_single_values, "an option that the form cannot draw"
     assert set(names) <= set(OPTIONS), "give it a label in widgets/words.py"

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data.findings import counted
 from ..data.minibatches import Minibatch
 from ..data.names import did_you_mean, listed
+from ..nn.classifier import uncertainty_of
 from ..training.events import Event, RunEnded
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class LabelVerbs:
         """
         z, p = self._split(self._per_cell(adata, self._latent_and_probabilities, batch_size))
         labels = np.array(self.schema.labels, dtype=object)[p.argmax(1)]
-        uncertainty = np.clip(1 - p.max(1), 0, 1)
+        uncertainty = uncertainty_of(p)
         novelty = np.full(len(z), np.nan)
         if self.module.label_novelty.is_fitted:
             novelty = self.module.label_novelty.novelty(z, uncertainty)
@@ -164,7 +165,7 @@ class LabelVerbs:
         if n_frozen:
             self.module.label_novelty.locate(z, codes[rows], range(n_frozen, len(self.schema.labels)))
         else:
-            self.module.label_novelty.fit(z, codes[rows], np.clip(1 - p.max(1), 0, 1))
+            self.module.label_novelty.fit(z, codes[rows], uncertainty_of(p))
 
 
 def check_label_options(query_labels: str, new_labels: str) -> None:

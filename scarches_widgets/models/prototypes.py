@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data.minibatches import Minibatch
 from ..data.names import DataError, did_you_mean, listed
 from ..data.schema import LABEL, as_text
+from ..nn.classifier import uncertainty_of
 from ..nn.clusters import clusters_of
 from ..training.cells import TrainingCells
 
@@ -281,7 +282,7 @@ class PrototypeVerbs:
         else:
             with torch.no_grad():
                 p = self.module.classifier(z).softmax(-1).cpu().numpy()
-            novelty.fit(z.cpu().numpy(), codes, np.clip(1 - p.max(1), 0, 1))
+            novelty.fit(z.cpu().numpy(), codes, uncertainty_of(p))
 
     def _find_clusters(self, rows: np.ndarray) -> None:
         plan, clusters = self._plan, self.module.clusters
@@ -305,11 +306,11 @@ def _classified(
         values = prototypes(z).softmax(-1) if as_probabilities else prototypes.distances(z)
     values = values.cpu().numpy()
     best = values.argmax(1) if as_probabilities else values.argmin(1)
-    of_best = np.take_along_axis(values, best[:, None], 1)[:, 0]
     if as_probabilities:
-        uncertainty = np.clip(1 - of_best, 0, 1)
+        uncertainty = uncertainty_of(values)
     else:
-        uncertainty = prototypes.share_nearer(of_best) if scaled else of_best
+        uncertainty = np.take_along_axis(values, best[:, None], 1)[:, 0]
+        uncertainty = prototypes.share_nearer(uncertainty) if scaled else uncertainty
     there = prototypes.there.cpu().numpy()
     table = pd.DataFrame(values[:, there], index=names, columns=pd.Index(labels, dtype=object)[there])
     return {"preds": np.array(labels, dtype=object)[best], "uncert": uncertainty, "weighted_distances": table}

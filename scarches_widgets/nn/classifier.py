@@ -146,6 +146,14 @@ class LabelNovelty(nn.Module):
         getattr(self, name).copy_(torch.from_numpy(values))
 
 
+def uncertainty_of(probabilities: np.ndarray) -> np.ndarray:
+    """1 − the largest probability of each row, (cells,), by the others' sum: 1 − p itself would lose their digits, and
+    all sure cells would be equally sure."""
+    others = probabilities.copy()
+    np.put_along_axis(others, others.argmax(1)[:, None], 0, axis=1)
+    return others.sum(1)
+
+
 def share_below(values: np.ndarray, quantiles: Tensor) -> np.ndarray:
     """Where values stand among those that have these quantiles, 0 to below 1; above the largest, it still rises."""
     quantiles = quantiles.double().cpu().numpy()

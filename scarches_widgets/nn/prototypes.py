@@ -10,13 +10,16 @@ from .classifier import QUANTILES, share_below
 
 MOST_CLUSTERS = 256  # of unlabelled cells, for which a model has room
 LEAST_VARIANCE = 1e-6
+DEGREES_OF_FREEDOM = 4
 
 
 class Prototypes(nn.Module):
     """A point per label: the mean of its cells. A label without cells has none yet.
 
-    The probability of a label is that of equally frequent, equally wide normal distributions about the points, so the
-    nearest point is the likeliest.
+    The probability of a label is that of equally frequent, equally wide Student distributions about the points, so the
+    nearest point is the likeliest, and a cell that is far from all is less sure of it: of normal distributions, it
+    would be surer the farther it is. Four degrees of freedom, as is usual where outliers are expected (Lange et al.
+    1989, doi:10.2307/2290063).
 
     Parameters
     ----------
@@ -101,7 +104,8 @@ class Prototypes(nn.Module):
 
     def forward(self, z: Tensor, noise: object = None) -> Tensor:
         """Logits of the labels, (cells, labels)."""
-        return -self.distances(z).square() / (2 * self.variance)
+        squared = self.distances(z).square() / (DEGREES_OF_FREEDOM * self.variance)
+        return -(DEGREES_OF_FREEDOM + z.shape[1]) / 2 * squared.log1p()
 
     def pull(self, z: Tensor, labels: Tensor) -> Tensor:
         """How far cells lie from their label's prototype: the sum over labels of the mean distance of their cells.

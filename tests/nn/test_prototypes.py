@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
+from scipy.stats import multivariate_t
 
+from scarches_widgets.nn.classifier import uncertainty_of
 from scarches_widgets.nn.clusters import clusters_of
 from scarches_widgets.nn.prototypes import Prototypes
 
@@ -47,11 +49,11 @@ def test_the_pull_has_finite_gradients_everywhere(prototypes, cells):
     assert float(pull.detach()) == 0 and torch.isfinite(z.grad).all()
 
 
-def test_probabilities_are_those_of_equally_wide_normal_distributions(prototypes):
+def test_probabilities_are_those_of_equally_wide_student_distributions(prototypes):
     prototypes.measure(torch.from_numpy(Z), torch.from_numpy(LABELS))
     known, means = LABELS >= 0, prototypes.means.numpy()
     variance = ((Z[known] - means[LABELS[known]]) ** 2).mean()
-    weights = np.exp(-(cdist(Z, means[:3]) ** 2) / (2 * variance))
+    weights = np.stack([multivariate_t(mean, variance * np.eye(3), df=4).pdf(Z) for mean in means[:3]], axis=1)
     probabilities = prototypes(torch.from_numpy(Z)).softmax(-1).numpy()
     np.testing.assert_allclose(probabilities[:, :3], weights / weights.sum(1, keepdims=True), rtol=1e-4)
     assert (probabilities[:, 3] == 0).all()
@@ -111,3 +113,16 @@ def test_few_cells_are_clustered_too():
     for n_cells in (1, 2, 5):
         assert len(clusters_of(POINTS[:n_cells], most=256)) == n_cells
         assert len(clusters_of(POINTS[:n_cells], method="kmeans", n_clusters=9, most=256)) == n_cells
+
+
+def test_a_cell_far_from_all_labels_is_less_sure_than_one_between_two(prototypes):
+    means = torch.tensor([[0.0, 0, 0], [4, 0, 0], [0, 4, 0]])
+    prototypes.means[:3], prototypes.variance = means, torch.tensor(1.0)
+    near, far, farther = (prototypes(torch.tensor([[-x, 0, 0]])).softmax(-1).max().item() for x in (0.5, 20.0, 200.0))
+    assert near > 0.99 and near > far > farther
+
+
+def test_an_uncertainty_keeps_its_digits():
+    p = np.array([[1e-12, 1, 2e-20], [0.25, 0.5, 0.25]], dtype=np.float32)
+    np.testing.assert_allclose(uncertainty_of(p), [1e-12, 0.5], rtol=1e-6)
+    assert p[0, 1] == 1
